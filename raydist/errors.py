@@ -1,0 +1,66 @@
+"""Every error that a person can mend, in one tree.
+
+RaydistError                    exit code 1
+├── UsageError                  exit code 2: wrong words on the command line or in a call
+│   └── ConfigError             unknown key, value out of bounds, unreadable file
+├── ArchiveError                no archive there, one of another format, or settings that would change clips' meaning
+├── StoreError                  a table that is missing, of another width, or busy
+├── SourceError                 a file or folder that cannot be read; carries the one-word `reason`
+├── ClipError                   a span or a clip id that is none
+├── ModelError                  a model that is unknown, incomplete or not on this machine
+└── ResourceError               the cluster cannot run the plan
+
+A message states the value, what was expected, and what to do. `ValueError` is for a caller's mistake inside the
+package, `assert` for what cannot happen.
+"""
+
+
+class RaydistError(Exception):
+    """What a person can mend; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(RaydistError):
+    """Wrong usage."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting that is unknown, out of bounds, or in a file that cannot be read."""
+
+
+class ArchiveError(RaydistError):
+    """The archive is missing, of another format, or was made with other settings."""
+
+
+class StoreError(RaydistError):
+    """A table is missing, has another width, or cannot be committed to."""
+
+
+class SourceError(RaydistError):
+    """A file that cannot be read as a video.
+
+    `reason` is one of `raydist.records.REASONS`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["SourceError"], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)
+
+
+class ClipError(RaydistError):
+    """A span that is empty or reversed, or a clip id that does not parse."""
+
+
+class ModelError(RaydistError):
+    """A model that is unknown, incomplete, or not on this machine."""
+
+
+class ResourceError(RaydistError):
+    """The cluster cannot run the plan."""

@@ -1,0 +1,117 @@
+"""The records that travel between the parts. Units stand in the names; times are whole milliseconds of the file.
+
+A time counts from the first presented frame of the file (not from container pts) and spans are half-open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+REASONS: dict[str, str] = {
+    "missing": "the file does not exist",
+    "not_a_file": "a directory, FIFO, socket, device or broken link",
+    "unreadable": "no permission, or the disk or store gave an error",
+    "empty": "the file has no bytes",
+    "not_a_video": "no known container",
+    "refused_format": "a play list, a picture or another format that raydist does not open",
+    "no_video_stream": "a container without a video stream",
+    "encrypted": "the stream is encrypted",
+    "no_frames": "a video stream of which no frame can be decoded",
+    "too_large": "pictures, an index or memory beyond the limits",
+    "timeout": "more CPU or wall-clock time than the limits allow",
+    "crashed": "the decoder died on it",
+    "changed": "the file is not the one that was scanned; scan again",
+    "id_collision": "two files or clips would have one id",
+    "not_finite": "the model gave NaN or infinity",
+}
+"""Why a file or a clip failed, in one word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A half-open stretch [start_ms, end_ms) of one file."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What looking at a file told, without decoding all of it."""
+
+    bytes: int
+    file_fingerprint: str
+    """Size and blake2b of the first and last 64 KiB."""
+    duration_ms: int
+    """From the start of the first presented frame to the end of the last one that packets support."""
+    frames: int
+    """Presented frames; -1 where only head and tail of a large file were read."""
+    width: int
+    """Coded, before rotation."""
+    height: int
+    rotation: int
+    """Degrees to turn counter-clockwise for display: 0, 90, 180 or 270."""
+    fps: float
+    codec: str
+    container: str
+    bit_rate: int
+    has_audio: bool
+    start_offset_s: float
+    """Container time of the first presented frame; players count from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedClip:
+    """Frames of one span, or the reason why there are none. Exactly one of `frames` and `reason` is set."""
+
+    span: Span
+    frames: NDArray[np.uint8] | None
+    """[T, H, W, 3] RGB."""
+    frame_times_ms: tuple[int, ...] = ()
+    """Time in the file of each of the T frames (a filled frame has the time of the frame it repeats)."""
+    filled_frames: int = 0
+    """How many of the T are a repeated frame."""
+    corrupt_frames: int = 0
+    """How many of the T the decoder marked as damaged: a hint, not a verdict."""
+    frame_hashes: tuple[int, ...] = ()
+    """64-bit perceptual hash of each of the T frames, before any model's resize; unsigned."""
+    cpu_s: float = 0.0
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request to a decoding child may use."""
+
+    cpu_s: float = 30.0
+    """CPU seconds a clip; wall-clock time is limited at five times that, for a hang."""
+    memory_bytes: int = 2 << 30
+    """Address space of the child beyond what it has when it starts."""
+    pixels: int = 8192 * 8192
+    """Pixels of one picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a stage did, for people, for JSON and for the file under `runs/`."""
+
+    stage: str
+    run: str
+    seconds: float
+    counts: dict[str, int]
+    """What was counted, in the order in which it reads well: files, clips, rows, failed, ..."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many, of this run."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Step -> its busy share of the time it was given, 0 to 1."""
+    bound_by: str = ""
+    """The step that bounds the run."""
+    clips_per_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What a person should know or do next."""
+    details: dict[str, Any] = field(default_factory=dict)

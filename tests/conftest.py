@@ -1,0 +1,24 @@
+"""What all tests share: the reference data beside the checkout, and one Ray instance a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before any import of ray: ports on loopback only, no token, no wrapping of workers in another environment.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference numbers and odd files that may lie beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "parity").is_dir():
+        pytest.skip(f"no reference data in {folder.name}/ beside the checkout")
+    return folder
