@@ -1,0 +1,243 @@
+"""Settings: frozen sections, and where each value came from.
+
+Precedence: option > `--set section.field=value` > environment > file > default. The file is TOML: `--config FILE`, else
+`./raydist.toml` where there is one. The environment knows `RAYDIST_ARCHIVE` and `RAYDIST_<SECTION>_<FIELD>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from raydist.errors import ConfigError, UsageError
+
+DEFAULT_FILE = "raydist.toml"
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scan(Section):
+    """[scan] files -> videos and clips. The first four belong to the archive once it is made."""
+
+    clip_seconds: float = Field(default=30.0, gt=0, le=86_400, description="length of a clip")
+    min_clip_seconds: float = Field(default=2.0, ge=0, description="a shorter last span is dropped")
+    naming: str = Field(default="", description="template of pre-cut clip names, such as {video}_{index}; empty: videos")
+    index_base: int = Field(default=0, ge=0, description="index of the first pre-cut clip of a video")
+    probes: int = Field(default=0, ge=0, description="probing processes in the cluster; 0: one a core")
+
+    @field_validator("naming")
+    @classmethod
+    def _has_both_fields(cls, naming: str) -> str:
+        if naming and (naming.count("{video}") != 1 or naming.count("{index}") != 1):
+            raise ValueError("expected {video} and {index} once each, such as {video}_{index}")
+        return naming
+
+
+class Decode(Section):
+    """[decode] what one clip may cost before it fails."""
+
+    cpu_s: float = Field(default=30.0, gt=0, description="CPU seconds a clip; a hang ends at five times that")
+    memory_mb: int = Field(default=2048, ge=256, description="memory of a decoding process")
+    megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
+
+
+class Embed(Section):
+    """[embed] clips -> vectors."""
+
+    model: str = Field(default="", description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16")
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where the cluster has them")
+    batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
+    decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
+    encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
+    commit_s: float = Field(default=60.0, gt=0, description="seconds between commits")
+    commit_rows: int = Field(default=100_000, ge=1, description="rows after which a commit comes sooner")
+
+
+class Search(Section):
+    """[search] words, a picture or a clip -> ranked clips."""
+
+    top: int = Field(default=10, ge=1, le=100_000, description="hits a query")
+
+
+class Ray(Section):
+    """[ray] where the work runs."""
+
+    address: str = Field(default="", description="address of a Ray cluster; empty: RAY_ADDRESS, else this machine alone")
+    cpus: int = Field(default=0, ge=0, description="cores to use on this machine alone; 0: all")
+    temp_dir: str = Field(default="", description="folder for Ray's own files on this machine; empty: Ray's choice")
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    archive: str = Field(default="", description="folder of the archive")
+    max_failed: float = Field(default=0.10, ge=0, le=1, description="share of failures above which a stage exits with 1")
+    roots: dict[str, str] = Field(default_factory=dict, description="root name -> its folder on this machine")
+    scan: Scan = Scan()
+    decode: Decode = Decode()
+    embed: Embed = Embed()
+    search: Search = Search()
+    ray: Ray = Ray()
+
+    def require_archive(self) -> str:
+        """The archive's location.
+
+        Raises:
+            UsageError: if none was named.
+        """
+        if not self.archive:
+            raise UsageError(
+                "no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, or `archive = \"FOLDER\"` in ./raydist.toml"
+            )
+        return str(Path(self.archive).expanduser().absolute())
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration and, for each key, where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+def load(
+    file: str | None = None,
+    changes: tuple[str, ...] = (),
+    options: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Resolve the configuration.
+
+    Args:
+        file: a TOML file, or None for `./raydist.toml` where it exists.
+        changes: `section.field=value` each, as given to `--set`.
+        options: `section.field` -> value of the options that were given; None values were not.
+        environment: defaults to the process's.
+
+    Raises:
+        ConfigError: unknown key (the nearest known one is named), bad value, unreadable file.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    layers = [
+        (_from_file(file), f"file {file or DEFAULT_FILE}"),
+        (_from_environment(os.environ if environment is None else environment), "environment"),
+        (_from_changes(changes), "--set"),
+        ({key: value for key, value in (options or {}).items() if value is not None}, "option"),
+    ]
+    for layer, origin in layers:
+        for key, value in layer.items():
+            _require_known(key, origin)
+            values[key] = value
+            origins[key] = origin
+    try:
+        config = Config.model_validate(_nest(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from error
+    return Resolved(config, {key: origins.get(key, "default") for key in known_keys()})
+
+
+def known_keys() -> list[str]:
+    """Every key, as `section.field` or `field`, in the order of the sections."""
+    keys: list[str] = []
+    for name, info in Config.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys.extend(f"{name}.{field}" for field in section.model_fields)
+        else:
+            keys.append(name)
+    return keys
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value at `section.field`."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def describe(key: str) -> str:
+    """What a key means, as its field says."""
+    head, _, field = key.partition(".")
+    info = Config.model_fields[head]
+    if field and isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+        info = info.annotation.model_fields[field]
+    return info.description or ""
+
+
+def _from_file(file: str | None) -> dict[str, Any]:
+    path = Path(file or DEFAULT_FILE)
+    if file is None and not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {str(path)!r} cannot be read ({error.strerror}): expected a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{str(path)!r} is no TOML ({error}): expected lines such as `[embed]` and `batch = 64`") from error
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and name != "roots":
+            flat.update({f"{name}.{field}": inner for field, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    names = {f"RAYDIST_{key.replace('.', '_').upper()}": key for key in known_keys() if key != "roots"}
+    return {key: environment[name] for name, key in names.items() if environment.get(name)}
+
+
+def _from_changes(changes: tuple[str, ...]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change!r}: expected SECTION.FIELD=VALUE, such as embed.batch=32")
+        flat[key.strip()] = value.strip()
+    return flat
+
+
+def _require_known(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known or key.startswith("roots."):
+        return
+    fields = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, known, n=1) or [
+        fields[name] for name in difflib.get_close_matches(key.rpartition(".")[2], list(fields), n=1)
+    ]
+    hint = f"did you mean {near[0]!r}?" if near else "`raydist config` lists all keys."
+    raise ConfigError(f"unknown key {key!r} ({origin}): {hint}")
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        head, dot, field = key.partition(".")
+        if dot:
+            nested[head] = {**nested.get(head, {}), field: value}
+        else:
+            nested[head] = value
+    return nested
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        meaning = describe(key) if key in known_keys() else ""
+        lines.append(f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}" + (f" ({meaning})" if meaning else ""))
+    return "; ".join(lines)

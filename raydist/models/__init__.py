@@ -1,0 +1,1 @@
+"""Encoders: ViCLIP, CLIP and SigLIP behind one interface, and the tokenizer."""

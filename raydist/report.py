@@ -1,0 +1,51 @@
+"""Reports: how a `records.Report` is rendered for a person, as JSON, and kept under `runs/`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raydist.records import REASONS, Report
+
+
+def new_run(stage: str) -> str:
+    """A name for a run that sorts by time: `embed-20260131T120000.123456`."""
+    return f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+
+
+def run_folder(location: str, run: str) -> Path:
+    """Folder of a run's files in the archive."""
+    return Path(location) / "runs" / run
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as one JSON object; empty parts are left out, counts are on the top level too."""
+    values = {key: value for key, value in asdict(report).items() if value not in ({}, "", (), [])}
+    return {**values, **{key: count for key, count in report.counts.items() if key not in values}}
+
+
+def save(report: Report, location: str) -> Path:
+    """Write the report to `runs/<run>/report.json` and return where it is."""
+    folder = run_folder(location, report.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.json"
+    path.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def render(report: Report) -> str:
+    """The report in lines for a person."""
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report.counts.items())
+    pace = f", {report.clips_per_s:,.1f} clips/s" if report.clips_per_s else ""
+    lines = [f"{report.stage}: {counts} in {report.seconds:,.1f} s{pace}"]
+    if report.shares:
+        shares = ", ".join(f"{step} {share:.0%}" for step, share in report.shares.items())
+        bound = f"; {report.bound_by} bounds the run" if report.bound_by else ""
+        lines.append(f"  busy: {shares}{bound}")
+    for reason, count in sorted(report.failures.items(), key=lambda item: -item[1]):
+        lines.append(f"  failed: {count:,} {reason} ({REASONS.get(reason, 'see the failures table')})")
+    lines.extend(f"  {note}" for note in report.notes)
+    return "\n".join(lines)

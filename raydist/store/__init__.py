@@ -1,0 +1,1 @@
+"""Everything that knows Lance: schemas, exactly-once commits, reads, leases."""
