@@ -1,0 +1,128 @@
+"""Which clips have a row elsewhere: a join by (clip_key, fingerprint) whose memory does not grow with the archive.
+
+Reads     `clips` and the derived tables, two columns of each, one range of clip keys (a bucket) at a time
+Promises  exact: fingerprints are compared, not hashed; a bucket holds about two million clips (some 200 MB); what is
+          left of a bucket is one bit a clip and question
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raydist.store.sql import all_of, between
+
+BUCKET_ROWS = 2_000_000
+
+_BATCH = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """The clips whose keys lie in one range, sorted by key."""
+
+    where: str
+    """The range as SQL; "" for all keys."""
+    keys: NDArray[np.int64]
+    fingerprints: pa.Array
+    addresses: NDArray[np.uint64]
+    """Lance's row addresses: fragment id << 32 | row in the fragment."""
+
+    def have(self, dataset: lance.LanceDataset | None, condition: str | None = None) -> NDArray[np.bool_]:
+        """For each clip, whether `dataset` has a row of its key and fingerprint (where `condition` is true)."""
+        found = np.zeros(len(self.keys), np.bool_)
+        if dataset is None or not len(self.keys):
+            return found
+        columns = ["clip_key", "fingerprint"]
+        scanner = dataset.scanner(columns=columns, filter=all_of(self.where, condition), batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            self._mark(batch, found)
+        return found
+
+    def _mark(self, batch: pa.RecordBatch, found: NDArray[np.bool_]) -> None:
+        batch = batch.filter(pc.is_valid(batch["clip_key"]))
+        keys = batch["clip_key"].to_numpy()
+        at = np.searchsorted(self.keys, keys)
+        rows = np.arange(len(keys))
+        while True:  # once, unless several clips had one key
+            inside = at < len(self.keys)
+            at, rows = at[inside], rows[inside]
+            same = self.keys[at] == keys[rows]
+            at, rows = at[same], rows[same]
+            if not len(at):
+                return
+            equal = pc.equal(batch["fingerprint"].take(pa.array(rows)), self.fingerprints.take(pa.array(at)))
+            found[at[equal.fill_null(False).to_numpy(zero_copy_only=False)]] = True
+            at = at + 1
+
+
+def buckets(clips: lance.LanceDataset, rows: int, size: int = BUCKET_ROWS) -> Iterator[Bucket]:
+    """All clips, in ranges of keys such that `rows` rows, spread evenly, give about `size` a range.
+
+    Keys are hashes, so equal ranges hold about equally many.
+    """
+    count = max(1, -(-rows // size))
+    edges = [-(2**63) + (2**64 * number) // count for number in range(count + 1)]
+    for number in range(count):
+        low = edges[number] if number else None
+        high = edges[number + 1] - 1 if number + 1 < count else None
+        yield _bucket(clips, between("clip_key", low, high))
+
+
+def _bucket(clips: lance.LanceDataset, where: str) -> Bucket:
+    scanner = clips.scanner(
+        columns=["clip_key", "fingerprint"], filter=where or None, with_row_address=True, batch_size=_BATCH
+    )
+    table = scanner.to_table()
+    keys = table["clip_key"].to_numpy()
+    order = np.argsort(keys, kind="stable")
+    fingerprints = table["fingerprint"].combine_chunks()
+    if isinstance(fingerprints, pa.ChunkedArray):  # of an empty table
+        fingerprints = pa.array([], pa.string())
+    return Bucket(
+        where=where,
+        keys=keys[order],
+        fingerprints=fingerprints.take(pa.array(order)),
+        addresses=table["_rowaddr"].to_numpy()[order],
+    )
+
+
+class RowBits:
+    """One bit for each row of a version of a table, by row address."""
+
+    def __init__(self, dataset: lance.LanceDataset) -> None:
+        fragments = dataset.get_fragments()
+        sizes = np.array([fragment.physical_rows for fragment in fragments], np.int64)
+        ids = np.array([fragment.fragment_id for fragment in fragments], np.int64)
+        self._order = np.argsort(ids)
+        self._ids = ids[self._order]
+        self._bases = (np.cumsum(sizes) - sizes)[self._order]
+        self._bits = np.zeros(int(sizes.sum()) // 8 + 1, np.uint8)
+
+    def set(self, addresses: NDArray[np.uint64]) -> None:
+        """Set the bits of these rows."""
+        at = self._positions(addresses)
+        np.bitwise_or.at(self._bits, at >> 3, np.left_shift(1, at & 7).astype(np.uint8))
+
+    def get(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """The bits of these rows."""
+        at = self._positions(addresses)
+        bits: NDArray[np.bool_] = (self._bits[at >> 3] >> (at & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return bits
+
+    def any_in(self, fragment: lance.LanceFragment) -> bool:
+        """Whether a row of the fragment may be set (its neighbours in the same byte may be the ones)."""
+        base = int(self._bases[np.searchsorted(self._ids, fragment.fragment_id)])
+        return bool(self._bits[base >> 3 : (base + fragment.physical_rows + 7 >> 3) + 1].any())
+
+    def _positions(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        fragment = (addresses >> np.uint64(32)).astype(np.int64)
+        row = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        positions: NDArray[np.int64] = self._bases[np.searchsorted(self._ids, fragment)] + row
+        return positions

@@ -1,0 +1,39 @@
+"""Where things lie below an archive's location, a folder or an object-store URI.
+
+Every path of the store is built here by joining strings with `/`, so that a URI works wherever a folder does.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+StorageOptions = dict[str, str] | None
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_uri(location: str) -> bool:
+    """Whether `location` names an object store, as `s3://bucket/archive` does."""
+    return _URI.match(location) is not None and not location.startswith("file://")
+
+
+def join(location: str, *parts: str) -> str:
+    """`location` and what lies below it, as one path or URI."""
+    return "/".join([location.rstrip("/") or "/", *parts])
+
+
+def folder(location: str) -> Path:
+    """The folder of a local archive.
+
+    Raises:
+        ValueError: for an object-store URI; ask `is_uri` first.
+    """
+    if is_uri(location):
+        raise ValueError(f"{location!r} is a URI, expected a folder")
+    return Path(location.removeprefix("file://"))
+
+
+def table_uri(location: str, table: str) -> str:
+    """Where a table lies, so that `lancedb.connect(location)` lists it."""
+    return join(location, f"{table}.lance")

@@ -1,0 +1,118 @@
+"""Which clips a stage still has to do.
+
+Reads     `clips`, `embeddings_<model_key>`, `failures`, `signatures`, each at one version
+Promises  every clip is done, failed or pending, and only the last are given; in the order of the table, file after
+          file, so that the spans of one file stay together; memory: one bucket of the join, and two bits a clip
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lance
+import pyarrow as pa
+
+from raydist.store.join import BUCKET_ROWS, RowBits, buckets
+from raydist.store.location import StorageOptions
+from raydist.store.schema import CLIPS, HASH_VERSION, embeddings_table
+from raydist.store.sql import all_of, equals
+from raydist.store.tables import lance_errors, need_table, open_table
+
+DONE, FAILED, PENDING = "rows", "failed", "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The clips that wait, and what was known when that was found out. Iterating reads them from the table."""
+
+    clips: int
+    """All clips."""
+    count: int
+    """Clips that wait."""
+    done: int
+    failed: int
+    """Clips that have a failure and no row; they wait too where failures are tried again."""
+    versions: dict[str, int]
+    """Table -> the version that was read, 0 for one that did not exist: what a `Committer` takes."""
+    columns: tuple[str, ...]
+    _clips: lance.LanceDataset
+    _waiting: RowBits
+    _signed: RowBits
+    _batch: int
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Clips in table order: the columns, and `has_signature`; at most a batch a table, none of them empty."""
+        if not self.count:
+            return
+        with lance_errors(self._clips.uri):
+            for fragment in self._clips.get_fragments():
+                if self._waiting.any_in(fragment):
+                    yield from self._of(fragment)
+
+    def _of(self, fragment: lance.LanceFragment) -> Iterator[pa.Table]:
+        scanner = fragment.scanner(columns=list(self.columns), with_row_address=True, batch_size=self._batch)
+        for batch in scanner.to_batches():
+            addresses = batch["_rowaddr"].to_numpy()
+            waiting = self._waiting.get(addresses)
+            if waiting.any():
+                table = pa.Table.from_batches([batch]).select(list(self.columns))
+                signed = pa.array(self._signed.get(addresses))
+                yield table.append_column("has_signature", signed).filter(pa.array(waiting))
+
+
+def pending_clips(
+    location: str,
+    model_key: str,
+    stage: str = "embed",
+    *,
+    retry_failed: bool = False,
+    columns: Sequence[str] = tuple(CLIPS.names),
+    hash_version: int = HASH_VERSION,
+    batch_size: int = 8_192,
+    storage_options: StorageOptions = None,
+    bucket_rows: int = BUCKET_ROWS,
+) -> Pending:
+    """The clips without a row of this model and without a failure of this stage and model.
+
+    Rows and failures count if they have the clip's key and its present fingerprint.
+
+    Args:
+        retry_failed: failures do not count.
+        hash_version: of the signatures that `has_signature` asks for.
+        batch_size: clips in one of the tables that iterating gives.
+
+    Raises:
+        StoreError: if there is no table of clips.
+    """
+    table = embeddings_table(model_key)
+    clips = need_table(location, "clips", storage_options=storage_options)
+    others = {
+        name: open_table(location, name, storage_options=storage_options) for name in (table, "failures", "signatures")
+    }
+    failure = all_of(equals("stage", stage), equals("model_key", model_key))
+    waiting, signed = RowBits(clips), RowBits(clips)
+    total = done_count = failed_count = waiting_count = 0
+    with lance_errors(clips.uri):
+        rows = max([clips.count_rows(), *(other.count_rows() for other in others.values() if other is not None)])
+        for bucket in buckets(clips, rows, bucket_rows):
+            done = bucket.have(others[table])
+            failed = bucket.have(others["failures"], failure) & ~done
+            wait = ~done if retry_failed else ~(done | failed)
+            waiting.set(bucket.addresses[wait])
+            has = bucket.have(others["signatures"], equals("hash_version", hash_version))
+            signed.set(bucket.addresses[has & wait])
+            total, waiting_count = total + len(done), waiting_count + int(wait.sum())
+            done_count, failed_count = done_count + int(done.sum()), failed_count + int(failed.sum())
+    return Pending(
+        clips=total,
+        count=waiting_count,
+        done=done_count,
+        failed=failed_count,
+        versions={"clips": clips.version} | {name: ds.version if ds is not None else 0 for name, ds in others.items()},
+        columns=tuple(columns),
+        _clips=clips,
+        _waiting=waiting,
+        _signed=signed,
+        _batch=batch_size,
+    )

@@ -1,0 +1,71 @@
+"""The only place where SQL is assembled: values and names are quoted here, never pasted elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+Value = str | int | float | bool | datetime | None
+
+
+def quote_sql(value: Value) -> str:
+    """A value as an SQL literal of the dialect that Lance filters speak.
+
+    Raises:
+        ValueError: for a type that has no literal, or a float that is no number.
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, int):
+        # The parser reads the minus apart and would overflow on the smallest int64.
+        return str(value) if value > -(2**63) else "(-9223372036854775807 - 1)"
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{value!r} has no SQL literal, expected a finite number")
+        return repr(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone, expected an aware time")
+        return f"TIMESTAMP '{value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    raise ValueError(f"{value!r} of type {type(value).__name__} has no SQL literal")
+
+
+def quote_name(column: str) -> str:
+    """A column's name, whatever characters it holds."""
+    return "`" + column.replace("`", "``") + "`"
+
+
+def equals(column: str, value: Value) -> str:
+    """`column = value`, or `column IS NULL`."""
+    if value is None:
+        return f"{quote_name(column)} IS NULL"
+    return f"{quote_name(column)} = {quote_sql(value)}"
+
+
+def is_in(column: str, values: Iterable[Value]) -> str:
+    """`column IN (…)`; no value at all matches nothing."""
+    literals = ", ".join(quote_sql(value) for value in values)
+    return f"{quote_name(column)} IN ({literals})" if literals else "FALSE"
+
+
+def between(column: str, low: int | None, high: int | None) -> str:
+    """low <= column <= high; None leaves that side open, "" when both are."""
+    parts = [f"{quote_name(column)} >= {quote_sql(low)}"] if low is not None else []
+    if high is not None:
+        parts.append(f"{quote_name(column)} <= {quote_sql(high)}")
+    return " AND ".join(parts)
+
+
+def all_of(*conditions: str | None) -> str | None:
+    """The conditions that are given, joined by AND; None when none is."""
+    given = [f"({condition})" for condition in conditions if condition]
+    return " AND ".join(given) or None
+
+
+def not_true(condition: str) -> str:
+    """The rows that a delete by `condition` leaves, those where it is NULL included."""
+    return f"({condition}) IS NOT TRUE"

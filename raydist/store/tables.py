@@ -1,0 +1,135 @@
+"""Opening tables, creating them, and turning Lance's errors into ours.
+
+Promises  a handle is fresh at each call (handles go stale); creating a table twice at once keeps one; an error of
+          Lance or of the storage below it leaves this module as a `StoreError` without Rust's source paths
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lance
+import pyarrow as pa
+from lance.file import LanceFileSession
+
+from raydist.errors import StoreError
+from raydist.store.location import StorageOptions, folder, is_uri, table_uri
+
+_RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
+
+
+def reason_of(error: BaseException) -> str:
+    """What Lance said, without the source lines of its Rust core."""
+    text = _RUST_PLACE.sub("", str(error)).replace("Invalid user input: ", "")
+    return text.strip().rstrip(",")
+
+
+def columns_text(schema: pa.Schema) -> str:
+    """Names and types of columns, for a message."""
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+@contextmanager
+def lance_errors(uri: str, *, where: str | None = None, schema: pa.Schema | None = None) -> Iterator[None]:
+    """Turn what Lance raises inside into a StoreError; with `where`, one that lists the columns it may use."""
+    try:
+        yield
+    except (ValueError, OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        if where is not None and schema is not None:
+            raise StoreError(
+                f"cannot filter by {where!r}: {reason_of(error)}. Expected an SQL condition over the columns "
+                f"{columns_text(schema)}; texts stand in single quotes."
+            ) from error
+        raise StoreError(f"table {uri!r} cannot be used: {reason_of(error)}") from error
+
+
+def open_table(
+    location: str, table: str, *, version: int | None = None, storage_options: StorageOptions = None
+) -> lance.LanceDataset | None:
+    """A fresh handle on a table (at `version`, else the latest), None if there is no such table.
+
+    Raises:
+        StoreError: if it is there and cannot be opened.
+    """
+    uri = table_uri(location, table)
+    try:
+        return lance.dataset(uri, version=version, storage_options=storage_options)
+    except (ValueError, OSError) as error:
+        if "was not found" in str(error) and version is None:
+            return None
+        raise StoreError(f"table {uri!r} cannot be opened: {reason_of(error)}") from error
+
+
+def need_table(
+    location: str, table: str, *, version: int | None = None, storage_options: StorageOptions = None
+) -> lance.LanceDataset:
+    """Like `open_table`, for a table that must be there.
+
+    Raises:
+        StoreError: if it is not; the message lists the tables that are.
+    """
+    dataset = open_table(location, table, version=version, storage_options=storage_options)
+    if dataset is None:
+        there = ", ".join(table_names(location, storage_options=storage_options)) or "none"
+        raise StoreError(f"no table {table!r} in the archive {location!r}; its tables: {there}")
+    return dataset
+
+
+def create_table(
+    location: str, table: str, schema: pa.Schema, *, storage_options: StorageOptions = None
+) -> lance.LanceDataset:
+    """The table, created empty if it is not there; safe with any number of creators at once.
+
+    The creating commit asks for version 1 and never tries again: a loser finds the winner's table, so no creator can
+    overwrite rows.
+    """
+    dataset = open_table(location, table, storage_options=storage_options)
+    if dataset is not None:
+        return dataset
+    uri = table_uri(location, table)
+    operation = lance.LanceOperation.Overwrite(schema, [])
+    try:
+        # No argument says the file format here: Lance's default is the one wanted, and a test holds it to that.
+        return lance.LanceDataset.commit(uri, operation, read_version=0, max_retries=0, storage_options=storage_options)
+    except (OSError, ValueError) as error:
+        dataset = open_table(location, table, storage_options=storage_options)
+        if dataset is None:
+            raise StoreError(f"table {uri!r} cannot be created: {reason_of(error)}") from error
+        return dataset
+
+
+def ensure_columns(
+    location: str, table: str, extra: dict[str, pa.DataType], *, storage_options: StorageOptions = None
+) -> None:
+    """Add columns that the table lacks, empty in the rows that are there.
+
+    Raises:
+        StoreError: if a column is there with another type.
+    """
+    dataset = need_table(location, table, storage_options=storage_options)
+    there = {field.name: field.type for field in dataset.schema}
+    for name, kind in extra.items():
+        if name in there and there[name] != kind:
+            raise StoreError(
+                f"column {name!r} of table {table!r} holds {there[name]}, the new values are {kind}; "
+                "rename the new column or give values of that type"
+            )
+    missing = [pa.field(name, kind) for name, kind in extra.items() if name not in there]
+    if missing:
+        with lance_errors(dataset.uri):
+            dataset.add_columns(pa.schema(missing))
+
+
+def table_names(location: str, *, storage_options: StorageOptions = None) -> list[str]:
+    """The tables of an archive, sorted; [] where nothing is."""
+    if is_uri(location):
+        prefixes = LanceFileSession(location, storage_options=storage_options).list_with_delimiter().common_prefixes
+        names = [prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes]
+        return sorted(name.removesuffix(".lance") for name in names if name.endswith(".lance"))
+    root = folder(location)
+    if not root.is_dir():
+        return []
+    # A creator that was killed leaves a folder without a version: no table yet.
+    return sorted(path.name[:-6] for path in root.glob("*.lance") if any((path / "_versions").glob("*.manifest")))
