@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +28,7 @@ __all__ = [
     "load_reference",
     "read_shape",
     "shape_from_tensors",
+    "tensor_names",
     "to_reference",
     "to_reference_layout",
     "weights_file",
@@ -95,7 +97,7 @@ def load_reference(location: Path | str) -> ViCLIP:
     """
     file = weights_file(location)
     shape = read_shape(file)
-    with safe_open(file, framework="pt") as source:
+    with _opened(file) as source:
         packed = {key: source.get_tensor(key).float() for key in source.keys()}  # noqa: SIM118
     with torch.device("meta"):
         model = ViCLIP(shape)
@@ -129,13 +131,20 @@ def read_shape(file: Path) -> ViclipShape:
     Raises:
         ModelError: not a safetensors file, or not a ViCLIP.
     """
-    try:
-        with safe_open(file, framework="pt") as source:
-            shapes = {key: tuple(source.get_slice(key).get_shape()) for key in source.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{str(file)!r} cannot be read as safetensors ({error}); download it again") from error
+    with _opened(file) as source:
+        shapes = {key: tuple(source.get_slice(key).get_shape()) for key in source.keys()}  # noqa: SIM118
     heads = _heads_of(file.with_name("config.json"))
     return shape_from_tensors(shapes, vision_heads=heads.get("vision"), text_heads=heads.get("text"))
+
+
+def tensor_names(file: Path) -> list[str]:
+    """The names in a safetensors file's header.
+
+    Raises:
+        ModelError: not a safetensors file.
+    """
+    with _opened(file) as source:
+        return list(source.keys())
 
 
 def to_reference_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -160,8 +169,15 @@ def from_reference_layout(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
             state[_replace(key, backwards=False)] = value
             continue
         for letter, part in zip("qkv", value.chunk(3), strict=False):
-            state[f"{match[1]}self_attn.{letter}_proj.{match[2]}"] = part.contiguous()
+            state[f"{match[1]}self_attn.{letter}_proj.{match[2]}"] = part.clone()
     return state
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{str(file)!r} cannot be read as safetensors ({error}); download it again") from error
 
 
 def _replace(key: str, *, backwards: bool) -> str:
