@@ -1,0 +1,57 @@
+"""bitstream: what a packet's first bytes say that FFmpeg's flags do not."""
+
+from __future__ import annotations
+
+_SUPERFRAME_MARK = 0b110
+
+
+def is_hidden(codec: str, data: memoryview) -> bool:
+    """Whether a packet holds only a picture that is never shown (VP8 and VP9's alternate references).
+
+    Source: RFC 6386 section 9.1; VP9 bitstream specification, section 6.2 and annex B.
+    """
+    if codec == "vp8":
+        return not data[0] & 0x10
+    if codec == "vp9":
+        bits = f"{data[0]:08b}"
+        place = 5 if bits[2:4] == "11" else 4  # profile 3 has a reserved bit
+        shows_existing, shows = bits[place] == "1", bits[place + 2 : place + 3] != "0"
+        return not shows_existing and not shows and data[-1] >> 5 != _SUPERFRAME_MARK
+    return False
+
+
+def hevc_sub_layer(data: memoryview, length_bytes: int) -> int:
+    """Temporal sub-layer of the first picture NAL unit of an HEVC packet; 0 if there is none.
+
+    Args:
+        length_bytes: of each NAL unit's length field; 0: start codes (Annex B).
+
+    Source: ITU-T H.265, section 7.3.1.2.
+    """
+    for start in _nal_starts(data, length_bytes):
+        if start + 1 < len(data) and (data[start] >> 1) & 0x3F < 32:
+            return (data[start + 1] & 7) - 1
+    return 0
+
+
+def hevc_length_bytes(extradata: bytes | None) -> int:
+    """Size of the length fields of an HEVC stream; 0 for start codes. Source: ISO/IEC 14496-15, hvcC."""
+    if extradata and len(extradata) > 22 and extradata[0] == 1:
+        return (extradata[21] & 3) + 1
+    return 0
+
+
+def _nal_starts(data: memoryview, length_bytes: int) -> list[int]:
+    starts: list[int] = []
+    if not length_bytes:
+        place = 0
+        head = bytes(data[:4096])  # parameter sets come first and are short
+        while (place := head.find(b"\0\0\1", place)) >= 0:
+            place += 3
+            starts.append(place)
+        return starts
+    place = 0
+    while place + length_bytes < len(data) and len(starts) < 16:
+        starts.append(place + length_bytes)
+        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
+    return starts

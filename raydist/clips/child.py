@@ -1,0 +1,268 @@
+"""child: decoding in a process that may hang, crash or be killed without taking anything with it.
+
+`Child` is the parent's side; `python -m raydist.clips.child` is the process. It is started by `subprocess`, loads
+neither Ray nor torch, and stays for many files.
+
+Promises  every span gives exactly one result, in order: a hang, crash or kill costs the span it happened in, and a new
+          process goes on with the next. After `DEATHS` in one file the rest of that file fails alike.
+Limits    CPU seconds a span (RLIMIT_CPU, which ends even a loop in C); wall-clock time at five times that, watched by
+          the parent; address space beyond what the process has at its start (RLIMIT_AS).
+Frames    come over an anonymous file (memfd; on macOS an unlinked temporary file), which nothing can leak.
+Orphans   none: the process ends at end of file on its requests, and on Linux when the thread that started it does.
+          On macOS there is no such signal and address space is not limited: a limit on memory is Linux's only.
+"""
+
+# Shape legend: T frames, H height, W width, 3 colours
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydist.errors import SourceError
+from raydist.records import DecodedClip, Limits, Probe, Span
+
+DEATHS = 2
+"""Deaths of the process in one file after which the rest of the file is given up."""
+WALL = 5
+"""Wall-clock seconds granted for a CPU second: machines are noisy, and this is for a hang only."""
+_START_S = 60.0
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """Why the process is no more, as a failure of the span it worked on."""
+
+    reason: str
+    detail: str
+
+
+class Child:
+    """A decoding process and its limits. Use from one thread, as a context manager or with `close`."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replies = self._frames = -1
+        self._buffer = b""
+        self._busy = False
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, None where there is none at the moment."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """End the process. The child can be used again afterwards; it starts a new one."""
+        if self._process is not None:
+            if self._busy:
+                self._process.kill()
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            os.close(self._replies)
+            os.close(self._frames)
+        self._process, self._buffer, self._busy = None, b"", False
+
+    def probe(self, location: str) -> Probe:
+        """`clips.probe.probe` in the process.
+
+        Raises:
+            SourceError: with the reason; timeout, crashed or too_large where the process died on the file.
+        """
+        self._send({"verb": "probe", "location": location})
+        reply = self._reply(self._limits.cpu_s)
+        self._busy = False
+        if isinstance(reply, _Death):
+            raise SourceError(reply.reason, f"{location!r}: {reply.detail}")
+        if "reason" in reply:
+            raise SourceError(reply["reason"], reply["detail"])
+        return Probe(**reply["probe"])
+
+    def decode(
+        self,
+        location: str,
+        spans: Sequence[Span],
+        *,
+        frames: int,
+        size_px: int | None,
+        resize: str,
+        fingerprint: str = "",
+    ) -> Iterator[DecodedClip]:
+        """`clips.decode.decode_spans` in the process: exactly one clip a span, in order, whatever happens.
+
+        What concerns the whole file becomes the reason of each of its spans. The frames belong to the caller.
+        """
+        request = {
+            "verb": "decode",
+            "location": location,
+            "frames": frames,
+            "size_px": size_px,
+            "resize": resize,
+            "fingerprint": fingerprint,
+        }
+        done = deaths = 0
+        while done < len(spans):
+            rest = spans[done:]
+            self._send({**request, "spans": [[span.start_ms, span.end_ms] for span in rest]})
+            failed: _Death | None = None
+            for number, span in enumerate(rest, 1):
+                clip = self._clip(span)
+                if isinstance(clip, _Death):
+                    failed = clip
+                    break
+                self._busy = number < len(rest)
+                done += 1
+                yield clip
+            if failed is None:
+                return
+            deaths += 1
+            given_up = spans[done:] if deaths >= DEATHS else spans[done : done + 1]
+            done += len(given_up)
+            for span in given_up:
+                yield DecodedClip(span=span, frames=None, reason=failed.reason, detail=failed.detail)
+
+    def _clip(self, span: Span) -> DecodedClip | _Death:
+        """The next result, once the process has sent it."""
+        allowed_s = self._limits.cpu_s
+        while True:
+            reply = self._reply(allowed_s)
+            if isinstance(reply, _Death):
+                return reply
+            if "allow" in reply:
+                allowed_s = self._limits.cpu_s * reply["allow"]
+                continue
+            fields = reply["clip"]
+            shape = fields.pop("shape")
+            pixels = None
+            if shape is not None:
+                pixels = self._read_frames(shape)
+                self._write(b"\n")  # the frames are taken: their place may be used again
+            for name in ("frame_times_ms", "frame_hashes"):
+                fields[name] = tuple(fields[name])
+            return DecodedClip(span=span, frames=pixels, **fields)
+
+    def _read_frames(self, shape: list[int]) -> NDArray[np.uint8]:
+        pixels = np.empty(shape, dtype=np.uint8)
+        view = pixels.data.cast("B")
+        place = 0
+        while place < len(view):
+            count = os.preadv(self._frames, [view[place:]], place)
+            if count <= 0:
+                raise RuntimeError(f"the decoding process announced {len(view)} bytes of frames and gave {place}")
+            place += count
+        return pixels
+
+    def _send(self, request: dict[str, Any]) -> None:
+        if self._busy:  # the last request was left in the middle
+            self.close()
+        line = json.dumps(request).encode() + b"\n"
+        if self._process is None or self._process.poll() is not None or not self._write(line):
+            # It died while idle (its thread ended, or someone killed it): that is no fault of this file.
+            self._start()
+            self._write(line)
+        self._busy = True
+
+    def _write(self, line: bytes) -> bool:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
+
+    def _reply(self, allowed_s: float) -> dict[str, Any] | _Death:
+        """One line of the process, or why there is none."""
+        deadline = time.monotonic() + WALL * allowed_s
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._replies], [], [], max(0.0, left))
+            if not ready:
+                return self._died(_Death("timeout", f"no result after {WALL * allowed_s:g} s of wall-clock time"))
+            data = os.read(self._replies, _READ_BYTES)
+            if not data:
+                return self._died(None)
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        reply: dict[str, Any] = json.loads(line)
+        if "died" in reply:
+            return self._died(_Death(*reply["died"]))
+        return reply
+
+    def _died(self, death: _Death | None) -> _Death:
+        assert self._process is not None
+        if death is not None:
+            self._process.kill()
+        code = self._process.wait()
+        self.close()
+        if death is not None:
+            return death
+        if code == -signal.SIGXCPU:
+            return _Death("timeout", f"more than {self._limits.cpu_s:g} s of CPU time")
+        if code < 0:
+            return _Death("crashed", f"the decoder died of {signal.Signals(-code).name}")
+        return _Death("crashed", f"the decoder ended with status {code}")
+
+    def _start(self) -> None:
+        self.close()
+        replies, child_replies = os.pipe()
+        self._replies, self._frames = replies, _anonymous_file()
+        limits = [self._limits.cpu_s, self._limits.memory_bytes, self._limits.pixels]
+        arguments = [child_replies, self._frames, os.getpid(), *limits]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "raydist.clips.child", *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(child_replies, self._frames),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+        finally:
+            os.close(child_replies)
+        reply = self._reply(_START_S / WALL)
+        if isinstance(reply, _Death):
+            raise RuntimeError(f"the decoding process does not start: {reply.detail}")
+
+
+def _anonymous_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("raydist-frames")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+if __name__ == "__main__":
+    from raydist.clips.service import main
+
+    main(sys.argv[1:])

@@ -1,0 +1,281 @@
+"""container: an open video file: its video stream, its packets, its decoder.
+
+Reads     a `Source`; FFmpeg gets the file object, plain formats only
+Gives     packets of the first stream that is a video, one decoder without threads, seeking
+Promises  declared sizes are checked before anything is decoded; every error is a SourceError with its reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TypeAlias
+
+import av
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from raydist.clips.bitstream import hevc_length_bytes, hevc_sub_layer, is_hidden
+from raydist.clips.source import PLAIN_FORMATS, Source, refuse_formats, shown
+from raydist.clips.timeline import Clock
+from raydist.errors import SourceError
+from raydist.records import Limits
+
+av.logging.set_level(None)  # PyAV's log callback can deadlock
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
+
+REORDER = 33
+"""Packets after which no earlier time can follow: codecs hold back at most 16 frames, or 32 fields."""
+_COPIES_OF_THE_LAST = frozenset({"gif", "apng", "flashsv", "flashsv2", "zmbv", "tscc", "cinepak", "qtrle", "msrle"})
+"""Codecs whose packets may be marked as key and still build on the picture before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the first packets tell."""
+
+    clock: Clock | None
+    """None: the packets have no times of their own, so frames must be counted."""
+    packet: VideoPacket
+    """The first one."""
+
+
+@dataclass
+class Video:
+    """One open file. Not thread-safe; `packets_read` counts for tests and reports."""
+
+    source: Source
+    limits: Limits
+    container: av.container.InputContainer
+    stream: VideoStream
+    decoder: VideoCodecContext
+    packets_read: int = field(default=0)
+
+    @property
+    def base(self) -> Fraction:
+        """Seconds a tick."""
+        base = self.stream.time_base
+        return Fraction(base.numerator, base.denominator) if base else Fraction(1, 1000)
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, as far as the container knows; 25 if it does not."""
+        for rate in (self.stream.average_rate, self.stream.base_rate, self.stream.guessed_rate):
+            if rate and 0 < rate <= 100_000:
+                return Fraction(rate.numerator, rate.denominator)
+        return Fraction(25)
+
+    @property
+    def trusts_keys(self) -> bool:
+        """Whether a packet marked as key may be a place to start from."""
+        return self.codec not in _COPIES_OF_THE_LAST
+
+    @property
+    def trusts_times(self) -> bool:
+        """Whether packets' times are presentation times: AVI knows decoding order only."""
+        return not (self.container.format.name == "avi" and self.decoder.has_b_frames)
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec, whatever decoder reads it."""
+        return str(self.decoder.codec.canonical_name)
+
+    def is_layered(self, packet: VideoPacket) -> bool:
+        """Whether an HEVC picture lies in a temporal sub-layer above the lowest."""
+        if self.codec != "hevc":
+            return False
+        return hevc_sub_layer(memoryview(packet), hevc_length_bytes(self.decoder.extradata)) > 0
+
+    def packets(self) -> Iterator[VideoPacket]:
+        """Packets of the video stream from where the file stands; damaged stretches are skipped, the end ends it."""
+        errors = 0
+        while True:
+            try:
+                for packet in self.container.demux(self.stream):
+                    if packet.size:  # to a decoder an empty packet means the end
+                        self.packets_read += 1
+                        yield packet
+                return
+            except MemoryError:
+                raise
+            except FFmpegError:
+                errors += 1
+                if errors > 100:  # a demuxer that fails without moving on
+                    return
+            except OSError as error:
+                raise SourceError("unreadable", f"{shown(self.source.location)}: {error.strerror}") from error
+
+    def decode(self, packet: VideoPacket | None) -> tuple[list[VideoFrame], bool]:
+        """Frames that this packet brings out, and whether the decoder complained. None drains.
+
+        Raises:
+            SourceError: too_large.
+        """
+        try:
+            frames = self.decoder.decode(packet)
+        except MemoryError:
+            raise
+        except (FFmpegError, ValueError):  # ValueError: no frames from a decoder that could not be opened
+            return [], True
+        for frame in frames:
+            self.check_size(frame.width, frame.height)
+        return frames, False
+
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse pictures beyond the limit.
+
+        Raises:
+            SourceError: too_large.
+        """
+        if width * height > self.limits.pixels:
+            raise SourceError(
+                "too_large",
+                f"{shown(self.source.location)} has pictures of {width} x {height}; "
+                f"the limit is {self.limits.pixels:,} pixels",
+            )
+
+    def seek(self, tick: int) -> bool:
+        """Go to a key packet at or before a tick; False where the container cannot."""
+        try:
+            self.container.seek(tick, stream=self.stream)
+        except (FFmpegError, OverflowError):
+            return False
+        return True
+
+    def rewind(self) -> None:
+        """Start over, with a new decoder: seeking to the start fails on raw streams and lands elsewhere on others."""
+        self.container.close()
+        self.container, self.stream, self.decoder = _open(self.source, self.limits)
+
+    def close(self) -> None:
+        """Close the container; the source stays open."""
+        self.container.close()
+
+
+@contextmanager
+def open_video(source: Source, limits: Limits) -> Iterator[Video]:
+    """Open the video in a source.
+
+    Raises:
+        SourceError: refused_format, not_a_video, no_video_stream, encrypted, too_large or unreadable.
+    """
+    refuse_formats(source)
+    video = Video(source, limits, *_open(source, limits))
+    try:
+        yield video
+    finally:
+        video.close()
+
+
+def presented(packet: VideoPacket) -> bool:
+    """Whether a packet stands for a frame that is shown: neither cut off by an edit list nor a hidden reference."""
+    if packet.is_discard:
+        return False
+    return not is_hidden(packet.stream.codec_context.codec.canonical_name, memoryview(packet))
+
+
+def read_head(video: Video) -> Head:
+    """The file's clock, from its first packets; leaves the file somewhere behind them.
+
+    Where the first packet is no place to start from, or frames come before it, the first frame that decodes is the
+    first that is presented.
+
+    Raises:
+        SourceError: no_frames, or too_large.
+    """
+    first: VideoPacket | None = None
+    times: list[int] = []
+    usable = True
+    for packet in video.packets():
+        first = first or packet
+        if presented(packet):
+            usable = usable and packet.pts is not None
+            times.append(packet.pts or 0)
+            if len(times) >= REORDER:
+                break
+    if first is None or not times:
+        raise no_frames(video, "it has no packets")
+    usable = usable and video.trusts_times and video.stream.time_base is not None
+    if not usable or len(set(times)) < len(times):
+        return Head(None, first)
+    clean = first.is_keyframe and first.pts is not None and (first.is_discard or min(times) >= first.pts)
+    if not clean:
+        frame = first_frame(video)
+        if frame.pts is None:
+            return Head(None, first)
+        return Head(Clock(frame.pts, video.base), first)
+    return Head(Clock(min(times), video.base), first)
+
+
+def first_frame(video: Video) -> VideoFrame:
+    """The first frame that decodes, from the start of the file.
+
+    Raises:
+        SourceError: no_frames, or too_large.
+    """
+    video.rewind()
+    for packet in video.packets():
+        frames, _ = video.decode(packet)
+        if frames:
+            return frames[0]
+    frames, _ = video.decode(None)
+    if not frames:
+        raise no_frames(video, "none of its packets decodes")
+    return frames[0]
+
+
+def no_frames(video: Video, why: str) -> SourceError:
+    """The error for a video of which nothing can be seen."""
+    return SourceError("no_frames", f"{shown(video.source.location)} ({video.codec}) gives no frame: {why}")
+
+
+def _open(source: Source, limits: Limits) -> tuple[av.container.InputContainer, VideoStream, VideoCodecContext]:
+    name = shown(source.location)
+    source.file.seek(0)
+    try:
+        container = av.open(
+            source.file, "r", container_options={"format_whitelist": PLAIN_FORMATS}, metadata_errors="replace"
+        )
+    except MemoryError as error:
+        raise SourceError("too_large", f"{name}: its index does not fit into memory") from error
+    except FFmpegError as error:
+        raise SourceError(
+            "not_a_video", f"{name} is in no video format that raydist knows ({error.strerror})"
+        ) from error
+    except OSError as error:
+        raise SourceError("unreadable", f"{name}: {error.strerror}") from error
+    try:
+        stream = _video_stream(container, name)
+        decoder = stream.codec_context
+        if decoder.width * decoder.height > limits.pixels:
+            declared = f"{decoder.width} x {decoder.height}"
+            raise SourceError("too_large", f"{name} declares {declared}; the limit is {limits.pixels:,} pixels")
+    except SourceError:
+        container.close()
+        raise
+    decoder.thread_count = 1
+    decoder.thread_type = "NONE"
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    return container, stream, decoder
+
+
+def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise SourceError("no_video_stream", f"{name} has a video stream in a codec that this FFmpeg does not know")
+        if stream.codec_context.codec_tag in ("encv", "drmi"):
+            raise SourceError("encrypted", f"{name} is encrypted ({stream.codec_context.codec_tag})")
+        return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise SourceError("no_video_stream", f"{name} ({container.format.name}) has no video stream; it holds {kinds}")

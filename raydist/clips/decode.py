@@ -1,0 +1,215 @@
+"""decode: the frames of clips, exactly those that decoding the whole file would give.
+
+Reads     one file at a time, opened once for all its spans
+Gives     a `DecodedClip` a span: 8-bit RGB at the model's size, times, hashes, and what had to be filled
+Promises  every span gives exactly one result; only what concerns the whole file is raised, as a SourceError
+
+In this process. What may hang or crash belongs into a `clips.child`.
+"""
+
+# Shape legend: T frames, H height, W width
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydist.clips.container import Head, Video, open_video, read_head
+from raydist.clips.exact import Chosen, SequentialNeededError, SpanReader
+from raydist.clips.picture import Converter, Picture
+from raydist.clips.probe import probe
+from raydist.clips.resize import RULES, bilinear
+from raydist.clips.sequential import read_all
+from raydist.clips.source import Source, file_fingerprint, open_source, shown
+from raydist.errors import ClipError, SourceError
+from raydist.records import DecodedClip, Limits, Span
+
+__all__ = ["decode_clip", "decode_spans", "probe"]
+
+_TO_THE_END_MS = 1 << 50
+
+Result = tuple[Chosen, dict[int, Picture]]
+
+
+def decode_clip(
+    path: str | os.PathLike[str],
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    frames: int = 8,
+    size: int | None = 224,
+    resize: str = "viclip",
+) -> NDArray[np.uint8]:
+    """Frames of one clip of a file.
+
+    Args:
+        path: a video file.
+        start_s: seconds after the file's first presented frame.
+        end_s: the clip ends before this; None: the end of the file.
+        frames: how many, from the middles of equal intervals.
+        size: edge of the square frames in pixels; None: as decoded.
+        resize: the model's rule, `viclip` or `clip`.
+
+    Returns:
+        uint8 [T, H, W, 3], RGB, upright.
+
+    Raises:
+        ClipError: if the span is empty or holds no frame.
+        SourceError: if the file cannot be decoded.
+        ValueError: if a count, size or rule is out of bounds.
+    """
+    start_ms = round(start_s * 1000)
+    end_ms = _TO_THE_END_MS if end_s is None else round(end_s * 1000)
+    location = os.fspath(path)
+    if start_ms < 0 or end_ms <= start_ms:
+        raise ClipError(f"[{start_s}, {end_s}) of {shown(location)}: expected 0 <= start < end, in seconds")
+    span = Span(start_ms=start_ms, end_ms=end_ms)
+    (clip,) = decode_spans(location, [span], frames=frames, size_px=size, resize=resize)
+    if clip.frames is not None:
+        return clip.frames
+    if clip.reason == "no_frames" and not clip.detail:
+        length_s = probe(location).duration_ms / 1000
+        raise ClipError(f"[{start_s}, {end_s}) of {shown(location)} holds no frame; the file is {length_s:g} s long")
+    raise SourceError(clip.reason, clip.detail)
+
+
+def decode_spans(
+    location: str,
+    spans: Sequence[Span],
+    *,
+    frames: int = 8,
+    size_px: int | None = 224,
+    resize: str = "viclip",
+    fingerprint: str = "",
+    limits: Limits | None = None,
+    allow: Callable[[int], None] = lambda clips: None,
+) -> Iterator[DecodedClip]:
+    """Frames of several spans of one file.
+
+    Args:
+        location: the file.
+        spans: in the order in which results are wanted; rising starts are cheapest.
+        frames: T of each clip.
+        size_px: edge of the frames; None: as decoded.
+        resize: see `clips.resize`.
+        fingerprint: of the file that was scanned; empty: any.
+        limits: what a picture may need.
+        allow: told before work that serves this many clips at once, so that a watcher grants as many clips' time.
+
+    Yields:
+        One clip a span, in order.
+
+    Raises:
+        SourceError: what concerns the whole file, before the first clip or in the place of a later one.
+        ValueError: if `frames`, the size or the rule is out of bounds.
+    """
+    if frames < 1 or resize not in RULES or (size_px is not None and size_px < 1):
+        raise ValueError(
+            f"frames={frames}, size={size_px}, resize={resize!r}: expected at least 1, at least 1 or None, "
+            f"one of {', '.join(RULES)}"
+        )
+    plan = _Plan(frames, Converter(size_px, resize), allow)
+    limits = limits or Limits()
+    with open_source(location) as source:
+        if fingerprint and file_fingerprint(source) != fingerprint:
+            raise SourceError(
+                "changed", f"{shown(location)} is not the file that was scanned; run `raydist scan` again"
+            )
+        yield from _clips(source, limits, spans, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is wanted of every span."""
+
+    frames: int
+    convert: Converter
+    allow: Callable[[int], None]
+
+
+def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -> Iterator[DecodedClip]:
+    """One clip a span; a span that does not fit into memory costs itself, two of them cost the rest."""
+    done = failures = 0
+    started = time.process_time()
+    while done < len(spans):
+        try:
+            with open_video(source, limits) as video:
+                for result in _results(video, spans[done:], plan):
+                    clip = _clip(spans[done], result, video.codec)
+                    now = time.process_time()
+                    done += 1
+                    yield replace(clip, cpu_s=now - started)
+                    started = time.process_time()
+        except MemoryError:
+            failures += 1
+            detail = f"{shown(source.location)} needs more memory than the limit allows"
+            given_up = spans[done:] if failures > 1 else spans[done : done + 1]
+            done += len(given_up)
+            for span in given_up:
+                yield DecodedClip(span=span, frames=None, reason="too_large", detail=detail)
+
+
+def _results(video: Video, spans: Sequence[Span], plan: _Plan) -> Iterator[Result | SourceError]:
+    """By the exact plan as long as it holds, then the rest in one pass over the file."""
+    head = read_head(video)
+    done = 0
+    if head.clock is not None:
+        reader = SpanReader(video, head, plan.convert)
+        try:
+            for span in spans:
+                yield _read(reader, span, plan.frames)
+                done += 1
+        except SequentialNeededError as need:
+            if need.count_frames:
+                head = Head(None, head.packet)
+    if done < len(spans):
+        plan.allow(len(spans) - done)
+        yield from read_all(video, head, spans[done:], plan.frames, plan.convert)
+
+
+def _read(reader: SpanReader, span: Span, frames: int) -> Result | SourceError:
+    try:
+        return reader.read(span, frames)
+    except SourceError as error:  # a picture that is too large: the other spans may have none
+        return error
+
+
+def _clip(span: Span, result: Result | SourceError, codec: str) -> DecodedClip:
+    if isinstance(result, SourceError):
+        return DecodedClip(span=span, frames=None, reason=result.reason, detail=result.detail)
+    return _assemble(span, *result, codec)
+
+
+def _assemble(span: Span, chosen: Chosen, pictures: dict[int, Picture], codec: str) -> DecodedClip:
+    """Fill what is missing: the last good frame again, at the head the first good one."""
+    if not pictures:
+        why = f"none of the {len(set(chosen.keys))} wanted frames ({codec}) decodes" if chosen.keys else ""
+        return DecodedClip(span=span, frames=None, reason="no_frames", detail=why)
+    source = next(i for i, key in enumerate(chosen.keys) if key in pictures)
+    sources: list[int] = []
+    filled = 0
+    for i, key in enumerate(chosen.keys):
+        repeats = i > 0 and key == chosen.keys[i - 1]
+        if key in pictures:
+            source = i
+        filled += repeats or key not in pictures
+        sources.append(source)
+    shown_pictures = [pictures[chosen.keys[i]] for i in sources]
+    return DecodedClip(
+        span=span,
+        frames=_stack([picture.pixels for picture in shown_pictures]),
+        frame_times_ms=tuple(chosen.times_ms[i] for i in sources),
+        filled_frames=filled,
+        corrupt_frames=sum(picture.corrupt for picture in shown_pictures),
+        frame_hashes=tuple(picture.hash for picture in shown_pictures),
+    )
+
+
+def _stack(pixels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """[T, H, W, 3]; where the size changes within a clip that is given as decoded, the first frame's size holds."""
+    height, width = pixels[0].shape[:2]
+    return np.stack([p if p.shape[:2] == (height, width) else bilinear(p, height, width) for p in pixels])

@@ -1,0 +1,156 @@
+"""probe: what a file holds, without decoding more than its first frame.
+
+Length and number of frames come from the packets, never from what the header declares. Of files above `WHOLE_BYTES`
+only the head and the tail are read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from raydist.clips.container import (
+    REORDER,
+    Head,
+    Video,
+    VideoPacket,
+    first_frame,
+    no_frames,
+    open_video,
+    presented,
+    read_head,
+)
+from raydist.clips.picture import rotation
+from raydist.clips.source import file_fingerprint, open_source, shown
+from raydist.clips.timeline import Clock, end_tick, length_ms, timeline
+from raydist.errors import SourceError
+from raydist.records import Limits, Probe
+
+WHOLE_BYTES = 64 << 20
+"""Files up to this size are read whole."""
+_TAIL_S = 5
+_FAR = 1 << 62
+
+
+@dataclass
+class _Table:
+    """Times of the presented packets, in decoding order."""
+
+    times: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    untimed: list[int] = field(default_factory=list)
+    """Places of the packets without a time."""
+
+    def add(self, packet: VideoPacket) -> None:
+        if packet.pts is None:
+            self.untimed.append(len(self.times))
+        self.times.append(packet.pts or 0)
+        self.durations.append(packet.duration or 0)
+
+
+def probe(location: str, limits: Limits | None = None) -> Probe:
+    """Look at a file.
+
+    Raises:
+        SourceError: with the reason why it is no video that can be decoded.
+    """
+    limits = limits or Limits()
+    with open_source(location) as source:
+        fingerprint = file_fingerprint(source)
+        try:
+            with open_video(source, limits) as video:
+                return _probe(video, fingerprint)
+        except MemoryError as error:
+            raise SourceError(
+                "too_large", f"{shown(location)} needs more than {limits.memory_bytes:,} bytes"
+            ) from error
+
+
+def _probe(video: Video, fingerprint: str) -> Probe:
+    source = video.source
+    head = read_head(video)
+    if head.packet.has_sidedata("encryption_info"):
+        raise SourceError("encrypted", f"{shown(source.location)} is encrypted")
+    frame = first_frame(video)
+    length, count = _measure(video, head)
+    stream, decoder = video.stream, video.decoder
+    start = head.clock.first * head.clock.base if head.clock else 0
+    return Probe(
+        bytes=source.bytes,
+        file_fingerprint=fingerprint,
+        duration_ms=length,
+        frames=count,
+        width=decoder.width or frame.width,
+        height=decoder.height or frame.height,
+        rotation=rotation(frame),
+        fps=_fps(video, length, count),
+        codec=video.codec,
+        container=video.container.format.name,
+        bit_rate=stream.bit_rate or source.bytes * 8000 // length,
+        has_audio=bool(video.container.streams.audio),
+        start_offset_s=float(start),
+    )
+
+
+def _measure(video: Video, head: Head) -> tuple[int, int]:
+    """Length in ms, and presented frames (-1: not counted)."""
+    if head.clock is not None and video.source.bytes > WHOLE_BYTES:
+        length = _tail_ms(video, head.clock)
+        if length is not None:
+            return length, -1
+    table = _Table()
+    video.rewind()
+    for packet in video.packets():
+        if presented(packet):
+            table.add(packet)
+    if not table.times:
+        raise no_frames(video, "it has no packets")
+    if head.clock is None:
+        return _counted_ms(video, table)
+    return _timed_ms(table, head.clock)
+
+
+def _timed_ms(table: _Table, clock: Clock) -> tuple[int, int]:
+    missing = set(table.untimed)
+    timed = sorted(
+        (time, duration)
+        for place, (time, duration) in enumerate(zip(table.times, table.durations, strict=True))
+        if place not in missing and time >= clock.first
+    )
+    ticks = [time for time, _ in timed]
+    end = end_tick(ticks, timed[-1][1])
+    return length_ms(clock, ticks[-1], end), len(ticks)
+
+
+def _counted_ms(video: Video, table: _Table) -> tuple[int, int]:
+    times: list[int | None] = list(table.times)
+    for place in table.untimed:
+        times[place] = None
+    line = timeline(times if video.trusts_times else [None] * len(times), video.base, video.rate)
+    return length_ms(line.clock, line.ticks[-1], end_tick(line.ticks, 0)), len(line.ticks)
+
+
+def _tail_ms(video: Video, clock: Clock) -> int | None:
+    """Length from the last packets; None where seeking to the end does not show them."""
+    last: int | None = None
+    for target in (_FAR, None):
+        tick = target if target is not None else (last or 0) - round(_TAIL_S / clock.base)
+        if not video.seek(max(tick, clock.first)):
+            return None
+        table = _Table()
+        for packet in video.packets():
+            if presented(packet) and packet.pts is not None:
+                table.add(packet)
+        if not table.times:
+            return None
+        last = max(table.times)
+    if len(table.times) < min(REORDER, 2) or last is None or last < clock.first:
+        return None
+    return _timed_ms(table, clock)[0]
+
+
+def _fps(video: Video, length: int, count: int) -> float:
+    rate = video.stream.average_rate
+    if rate and 0 < rate <= 1000:
+        return float(rate)
+    return count * 1000 / length if count > 0 else float(video.rate)

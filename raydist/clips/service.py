@@ -1,0 +1,164 @@
+"""service: what the decoding process does: limits on itself, then requests line by line until there are no more.
+
+Reads   JSON requests on stdin
+Writes  JSON results, a line each, to one descriptor; frames into another
+See     `clips.child`, which starts it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from raydist.clips.decode import decode_spans
+from raydist.clips.probe import probe
+from raydist.errors import SourceError
+from raydist.records import DecodedClip, Limits, Span
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class _Service:
+    replies: int
+    frames: int
+    limits: Limits
+    taken: bool = True
+    """Whether the parent has taken the frames that were written last."""
+
+    def reply(self, **fields: Any) -> None:
+        line = json.dumps(fields).encode() + b"\n"
+        while line:
+            line = line[os.write(self.replies, line) :]
+
+    def allow(self, clips: int) -> None:
+        """From now on, CPU time for this many clips."""
+        _allow_cpu(self.limits.cpu_s * clips)
+
+    def allow_together(self, clips: int) -> None:
+        self.allow(clips)
+        self.reply(allow=clips)
+
+    def probe(self, request: dict[str, Any]) -> None:
+        self.allow(1)
+        try:
+            found = probe(request["location"], self.limits)
+        except SourceError as error:
+            self.reply(reason=error.reason, detail=error.detail)
+        else:
+            self.reply(probe=asdict(found))
+
+    def decode(self, request: dict[str, Any]) -> None:
+        spans = [Span(start_ms=start, end_ms=end) for start, end in request["spans"]]
+        self.allow(1)
+        for clip in self._clips(request, spans):
+            self._send(clip)
+            self.allow(1)
+
+    def _clips(self, request: dict[str, Any], spans: list[Span]) -> Iterator[DecodedClip]:
+        done = 0
+        try:
+            for clip in decode_spans(
+                request["location"],
+                spans,
+                frames=request["frames"],
+                size_px=request["size_px"],
+                resize=request["resize"],
+                fingerprint=request["fingerprint"],
+                limits=self.limits,
+                allow=self.allow_together,
+            ):
+                done += 1
+                yield clip
+        except SourceError as error:
+            for span in spans[done:]:
+                yield DecodedClip(span=span, frames=None, reason=error.reason, detail=error.detail)
+
+    def _send(self, clip: DecodedClip) -> None:
+        shape = None
+        if clip.frames is not None:
+            if not self.taken:
+                sys.stdin.buffer.readline()
+            shape = clip.frames.shape
+            _write_frames(self.frames, np.ascontiguousarray(clip.frames).data.cast("B"))
+            self.taken = False
+        fields = {
+            name: getattr(clip, name)
+            for name in (
+                "frame_times_ms",
+                "filled_frames",
+                "corrupt_frames",
+                "frame_hashes",
+                "cpu_s",
+                "reason",
+                "detail",
+            )
+        }
+        self.reply(clip={"shape": shape, **fields})
+
+    def finish(self) -> None:
+        """Before the next request: the answer to the last frames is still in the way."""
+        if not self.taken:
+            sys.stdin.buffer.readline()
+            self.taken = True
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until stdin ends. Arguments: replies, frames, parent's pid, cpu_s, memory_bytes, pixels."""
+    replies, frames, parent = map(int, arguments[:3])
+    limits = Limits(cpu_s=float(arguments[3]), memory_bytes=int(arguments[4]), pixels=int(arguments[5]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it closes stdin
+    _die_with_parent(parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(limits.memory_bytes)
+    service = _Service(replies, frames, limits)
+
+    def report(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        reason = "too_large" if issubclass(kind, MemoryError) else "crashed"
+        service.reply(died=[reason, f"{kind.__name__}: {value}"])
+
+    sys.excepthook = report
+    service.reply(ready=True)
+    verbs = {"probe": service.probe, "decode": service.decode}
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        verbs[request["verb"]](request)
+        service.finish()
+
+
+def _allow_cpu(seconds: float) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(time.process_time() + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _limit_memory(beyond: int) -> None:
+    if sys.platform != "linux":
+        return
+    with open("/proc/self/statm", "rb") as file:
+        size = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + beyond, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+
+
+def _write_frames(descriptor: int, view: memoryview) -> None:
+    place = 0
+    while place < len(view):
+        place += os.pwrite(descriptor, view[place:], place)
