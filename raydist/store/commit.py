@@ -36,8 +36,8 @@ from lance.fragment import write_fragments as lance_write_fragments
 from raydist.errors import StoreError
 from raydist.store.location import StorageOptions, join, table_uri
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
-from raydist.store.sql import not_true
-from raydist.store.tables import create_table, lance_errors, need_table, open_table, reason_of
+from raydist.store.sql import is_in, not_true
+from raydist.store.tables import create_table, ensure_columns, lance_errors, need_table, open_table, reason_of
 
 _TRIES = 200
 """Conflicts before giving up: each means that another writer got through, so only a broken store gets here."""
@@ -46,6 +46,8 @@ _STORE_TRIES = 6
 """Errors of the storage before giving up, half a minute in all; the requests below are retried by Lance itself."""
 
 _IDS_PER_VERSION = 1 << 10
+
+_ROWS_SET_AT_ONCE = 10_000
 
 
 def write_fragments(
@@ -93,6 +95,35 @@ def delete(location: str, table: str, predicate: str, *, storage_options: Storag
     return committer.deleted
 
 
+def add_columns(
+    location: str, table: str, rows: pa.Table, key: str = "video_id", *, storage_options: StorageOptions = None
+) -> int:
+    """Set columns of the rows that `key` names, adding those that the table lacks; how many rows were set.
+
+    Args:
+        rows: `key`, each value once, and the columns to set. Values without a row in the table are passed over.
+
+    Raises:
+        StoreError: if there is no such table, or it has a column of that name and another type.
+    """
+    extra = {field.name: field.type for field in rows.schema if field.name != key}
+    ensure_columns(location, table, extra, storage_options=storage_options)
+    schema = need_table(location, table, storage_options=storage_options).schema
+    changed = 0
+    for start in range(0, rows.num_rows, _ROWS_SET_AT_ONCE):
+        part = rows.slice(start, _ROWS_SET_AT_ONCE)
+        where = is_in(key, part[key].to_pylist())
+        dataset = need_table(location, table, storage_options=storage_options)
+        old = dataset.to_table(filter=where)
+        places = pc.index_in(old[key], value_set=part[key].combine_chunks())
+        for name, kind in extra.items():
+            old = old.set_column(old.schema.get_field_index(name), name, part[name].take(places).cast(kind))
+        fragments = write_fragments(location, table, old, schema, storage_options=storage_options)
+        committer = Committer(location, table, schema, (), version=dataset.version, storage_options=storage_options)
+        changed += committer.commit(fragments, delete_where=where)
+    return changed
+
+
 class Committer:
     """Commits fragments of one run to one table; used by the driver, one thread at a time."""
 
@@ -101,19 +132,21 @@ class Committer:
         location: str,
         table: str,
         schema: pa.Schema,
-        key: tuple[str, ...] | None = None,
+        key: str | tuple[str, ...] | None = None,
         *,
         version: int | None = None,
         storage_options: StorageOptions = None,
     ) -> None:
         """
         Args:
-            key: the columns that make a row one and the same; None means `schema.identity(table)`.
+            key: the columns that make a row one and the same; None, or one of them, means `schema.identity(table)`.
             version: the version of the table that the caller's anti-join read: rows in it are known not to be among
                 those it will bring. 0: it saw none. None: the latest now.
         """
         self.location, self.table, self.schema = location, table, schema
-        self.key = identity(table) if key is None else key
+        if key is None or key in identity(table):
+            key = identity(table)
+        self.key = (key,) if isinstance(key, str) else key
         self.deleted = 0
         """Rows deleted by all commits."""
         self.conflicts = 0

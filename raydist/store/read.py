@@ -5,7 +5,7 @@ Promises  every call opens the table anew, so it sees the latest version; memory
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -14,7 +14,17 @@ from raydist.store.schema import model_key_of
 from raydist.store.sql import Value, is_in
 from raydist.store.tables import lance_errors, need_table, open_table, table_names
 
-__all__ = ["count_rows", "model_keys", "need_table", "open_table", "rows_by_key", "scan_batches", "table_names"]
+__all__ = [
+    "count_rows",
+    "model_keys",
+    "need_table",
+    "open_table",
+    "rows_by_key",
+    "rows_where",
+    "scan_batches",
+    "table_names",
+    "vector_width",
+]
 
 _KEYS_PER_SCAN = 10_000
 """A longer list makes the filter slower than a second pass over one integer column."""
@@ -60,6 +70,22 @@ def scan_batches(
         yield from scanner.to_batches()
 
 
+def rows_where(
+    location: str,
+    table: str,
+    column: str,
+    values: Iterable[Value],
+    columns: Sequence[str] | None = None,
+    *,
+    storage_options: StorageOptions = None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows whose `column` has one of `values`, batch by batch; nothing where there is no such table."""
+    wanted = list(values)
+    for start in range(0, len(wanted), _KEYS_PER_SCAN):
+        where = is_in(column, wanted[start : start + _KEYS_PER_SCAN])
+        yield from scan_batches(location, table, columns, where=where, storage_options=storage_options)
+
+
 def rows_by_key(
     location: str,
     table: str,
@@ -69,7 +95,7 @@ def rows_by_key(
     key: str = "clip_key",
     storage_options: StorageOptions = None,
 ) -> pa.Table:
-    """The rows whose `key` is among `keys`, in table order; keys without a row are left out.
+    """The rows whose `key` is among `keys`, in table order for up to 10,000 keys; keys without a row are left out.
 
     Raises:
         StoreError: if there is no such table or column.

@@ -1,0 +1,220 @@
+"""Leases: who writes to an archive, told by small files with a heartbeat.
+
+Reads     `<location>/writers/*.json`
+Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` or `held`; written anew every 10 s
+Promises  of any number of exclusive leases asked for at once, one is held; a holder that died, or whose heartbeat is
+          older than 60 s, holds nobody up. Commits do not need a lease to be right: it keeps two scans apart, and
+          clean-up away from writers
+
+An exclusive lease is asked for, then held. Whoever asks writes its file first and looks afterwards, so of two that ask
+at once at least one sees the other: the one with the smaller id goes on waiting, the other withdraws and asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from raydist.errors import StoreError
+from raydist.store import objects
+
+FOLDER = "writers"
+HEARTBEAT_S = 10.0
+EXPIRES_S = 60.0
+
+_ASK_FOR_S = 30.0
+"""How long to go on asking against others that ask: far more rounds than any number of them need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease."""
+
+    id: str
+    verb: str
+    host: str
+    machine: str
+    """Host, boot and pid namespace: where pids mean the same."""
+    pid: int
+    pid_started: str
+    """Tells a pid from a later process of the same number; "" where that is unknown."""
+    since: str
+    exclusive: bool
+    state: str
+    """`asking` or `held`."""
+
+    def __str__(self) -> str:
+        return f"`raydist {self.verb}` on {self.host} (process {self.pid}, since {self.since})"
+
+
+class Lease:
+    """A writer's place in the archive, for the length of a `with` block."""
+
+    def __init__(self, location: str, verb: str, exclusive: bool = False) -> None:
+        """
+        Args:
+            verb: what is being done, for the message that another gets.
+            exclusive: at most one exclusive lease of an archive is held at a time, whatever its verb.
+        """
+        self._location = location
+        self._lost = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.holder = Holder(
+            id=uuid.uuid4().hex,
+            verb=verb,
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=os.getpid(),
+            pid_started=_started(os.getpid()),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+            exclusive=exclusive,
+            state="asking" if exclusive else "held",
+        )
+
+    def __enter__(self) -> Lease:
+        """
+        Raises:
+            StoreError: if the lease is exclusive and another holds it; the message names the holder.
+        """
+        if self.holder.exclusive:
+            self._acquire()
+        else:
+            self._write("held")
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{self.holder.verb}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        objects.delete(self._location, self._name)
+
+    def others(self) -> list[Holder]:
+        """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""
+        return [holder for holder in holders(self._location, among_them=True) if holder.id != self.holder.id]
+
+    def check(self) -> None:
+        """
+        Raises:
+            StoreError: if the lease was lost: this process stood still for longer than leases last.
+        """
+        if self._lost:
+            raise StoreError(
+                f"`raydist {self.holder.verb}` stood still for more than {EXPIRES_S:.0f} s and lost its place in "
+                f"{self._location!r}; run it again, it goes on where it stopped"
+            )
+
+    @property
+    def _name(self) -> str:
+        return f"{FOLDER}/{self.holder.id}.json"
+
+    def _write(self, state: str) -> None:
+        document = {**asdict(self.holder), "state": state, "heartbeat": datetime.now(UTC).isoformat()}
+        objects.replace(self._location, self._name, json.dumps(document).encode())
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + _ASK_FOR_S
+        while True:
+            self._write("asking")
+            # Twice: a file that is replaced while a folder is listed can be missing from that listing.
+            seen = {other.id: other for other in [*self.others(), *self.others()] if other.exclusive}
+            rivals = sorted(seen.values(), key=lambda other: other.id)
+            held = [other for other in rivals if other.state == "held"]
+            if not rivals:
+                self._write("held")
+                return
+            if held or time.monotonic() > deadline:
+                objects.delete(self._location, self._name)
+                raise StoreError(
+                    f"{(held or rivals)[0]} is at work on {self._location!r}, and `raydist {self.holder.verb}` must be "
+                    "alone with it: wait for it, or stop it, and run this again"
+                )
+            if any(other.id < self.holder.id for other in rivals):
+                objects.delete(self._location, self._name)
+            time.sleep(random.uniform(0.01, 0.1))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                if self.holder.exclusive and objects.read(self._location, self._name) is None:
+                    self._lost = True
+                    return
+                self._write("held")
+            except OSError:
+                continue  # the store is away: the next beat tries again, and another may take the lease meanwhile
+
+
+def holders(location: str, *, among_them: bool = False) -> list[Holder]:
+    """Everybody who holds or asks for a lease; leases that are void are removed on the way.
+
+    Args:
+        among_them: the caller holds one itself. The newest heartbeat is then at most a beat old, and ages are told by
+            the clock of the store alone: those of two hosts may differ by more than a lease lasts.
+    """
+    found = []
+    entries = objects.entries(location, FOLDER)
+    now = max((entry.modified_s for entry in entries), default=0.0)
+    if not among_them:
+        now = max(now, time.time())
+    for entry in entries:
+        data = objects.read(location, entry.name)
+        holder = None if data is None else _parsed(data)
+        if data is None:
+            continue
+        if holder is None or now - entry.modified_s > EXPIRES_S or _is_dead(holder):
+            objects.delete(location, entry.name)
+        else:
+            found.append(holder)
+    return sorted(found, key=lambda holder: holder.id)
+
+
+def _parsed(data: bytes) -> Holder | None:
+    try:
+        document = json.loads(data)
+        document.pop("heartbeat", None)
+        return Holder(**document)
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_dead(holder: Holder) -> bool:
+    """Whether the process is one of this machine and has ended."""
+    if holder.machine != _machine():
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return holder.pid_started != _started(holder.pid)
+
+
+def _machine() -> str:
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        pass  # no Linux: the host's name must do
+    return " ".join(parts)
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

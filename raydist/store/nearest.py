@@ -1,0 +1,176 @@
+"""Exact nearest neighbours: every vector is looked at, memory stays flat, any number of queries in one pass.
+
+Reads     `vector`, `clip_key` and the columns asked for of an embeddings table
+Promises  the true k best, never fewer than k while k rows pass the filter; equal scores in the order of `clip_key`;
+          the same query on the same table gives the same answer, alone or among others
+
+Shape legend: Q queries, N vectors in a block, D numbers a vector, K hits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydist.errors import StoreError
+from raydist.store.location import StorageOptions
+from raydist.store.tables import lance_errors, need_table
+
+_BLOCK = 8_192
+"""Vectors in one matrix product: 16 MB of float32 at 512 numbers."""
+
+_QUERIES = 256
+"""Queries in one matrix product; each pass over the table serves `_QUERIES_PER_PASS`."""
+
+_QUERIES_PER_PASS = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hits:
+    """What one query found, best first."""
+
+    scores: NDArray[np.float32]
+    """[K] dot products: cosines, as vectors have unit length."""
+    rows: pa.Table
+    """K rows of the columns asked for."""
+
+
+def top_k(
+    location: str,
+    table: str,
+    queries_QD: NDArray[np.float32],
+    k: int,
+    where: str | None = None,
+    columns: Sequence[str] = ("clip_key", "clip_id", "fingerprint"),
+    *,
+    storage_options: StorageOptions = None,
+) -> list[Hits]:
+    """The k rows of each query with the greatest dot product, among those where `where` is true.
+
+    Args:
+        queries_QD: [Q, D] finite, unit length for cosines.
+        where: an SQL condition over the table's columns, applied before ranking.
+
+    Raises:
+        ValueError: for queries that are not [Q, D] or not finite, or k < 1.
+        StoreError: no such table, vectors of another width, or a condition that is none; it lists the columns.
+    """
+    queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+    if queries_QD.ndim != 2 or not np.isfinite(queries_QD).all():
+        raise ValueError(f"queries have shape {queries_QD.shape}, expected [Q, D] of finite numbers")
+    if k < 1:
+        raise ValueError(f"k is {k}, expected at least 1")
+    dataset = need_table(location, table, storage_options=storage_options)
+    _refuse_width(dataset, table, queries_QD.shape[1])
+    hits: list[Hits] = []
+    for start in range(0, len(queries_QD), _QUERIES_PER_PASS):
+        best = _Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
+        for block in _blocks(dataset, where):
+            best.see(*block)
+        hits += _rows(dataset, best, list(columns))
+    return hits
+
+
+def _refuse_width(dataset: lance.LanceDataset, table: str, wanted: int) -> None:
+    if "vector" not in dataset.schema.names:
+        raise StoreError(f"table {table!r} holds no vectors; expected one of embeddings")
+    width = dataset.schema.field("vector").type.list_size
+    if width != wanted:
+        raise StoreError(
+            f"table {table!r} holds {width}-d vectors, the query has {wanted}: search with the model that filled the table"
+        )
+
+
+def _blocks(
+    dataset: lance.LanceDataset, where: str | None
+) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.uint64]]]:
+    """Vectors [N, D], clip keys [N] and row addresses [N]."""
+    with lance_errors(dataset.uri, where=where, schema=dataset.schema):
+        scanner = dataset.scanner(
+            columns=["vector", "clip_key"],
+            filter=where,
+            prefilter=True,
+            batch_size=_BLOCK,
+            with_row_address=True,
+        )
+        batches = scanner.to_batches()
+        while (batch := next(batches, None)) is not None:
+            width = batch.schema.field("vector").type.list_size
+            for start in range(0, batch.num_rows, _BLOCK):
+                part = batch.slice(start, _BLOCK)
+                vectors = part["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                yield vectors, part["clip_key"].to_numpy(), part["_rowaddr"].to_numpy()
+
+
+class _Best:
+    """The k best of each query among the vectors seen so far."""
+
+    def __init__(self, queries_QD: NDArray[np.float32], k: int) -> None:
+        self.k = k
+        self._groups = [queries_QD[start : start + _QUERIES] for start in range(0, len(queries_QD), _QUERIES)]
+        empty = (np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.uint64))
+        self.found = [empty for _ in range(len(queries_QD))]
+        """For each query: scores, clip keys, row addresses; best first."""
+
+    def see(self, vectors_ND: NDArray[np.float16], keys: NDArray[np.int64], addresses: NDArray[np.uint64]) -> None:
+        """Rank a block of vectors.
+
+        Blocks and groups of queries are filled up to one shape: a matrix product of another shape adds up in another
+        order, and equal vectors would get scores that differ in the last bit.
+        """
+        block_ND = np.zeros((_BLOCK, vectors_ND.shape[1]), np.float32)
+        block_ND[: len(vectors_ND)] = vectors_ND
+        for number, group_QD in enumerate(self._groups):
+            filled_QD = np.zeros((-(-len(group_QD) // 16) * 16, group_QD.shape[1]), np.float32)
+            filled_QD[: len(group_QD)] = group_QD
+            scores_QN = (filled_QD @ block_ND.T)[: len(group_QD), : len(vectors_ND)]
+            for query, scores_N in enumerate(scores_QN, number * _QUERIES):
+                self._merge(query, scores_N, keys, addresses)
+
+    def _merge(
+        self, query: int, scores_N: NDArray[np.float32], keys: NDArray[np.int64], addresses: NDArray[np.uint64]
+    ) -> None:
+        best = self.found[query]
+        full = len(best[0]) == self.k
+        if full:
+            candidates = np.flatnonzero(scores_N >= best[0][-1])  # equal ones too: a smaller key goes first
+            if not len(candidates):
+                return
+        elif len(scores_N) > self.k:
+            floor = np.partition(scores_N, -self.k)[-self.k]
+            candidates = np.flatnonzero(scores_N >= floor)
+        else:
+            candidates = np.arange(len(scores_N))
+        scores = np.concatenate([best[0], scores_N[candidates]])
+        all_keys = np.concatenate([best[1], keys[candidates]])
+        order = np.lexsort((all_keys, -scores))[: self.k]
+        rows = np.concatenate([best[2], addresses[candidates]])
+        self.found[query] = (scores[order], all_keys[order], rows[order])
+
+
+def _rows(dataset: lance.LanceDataset, best: _Best, columns: list[str]) -> list[Hits]:
+    """Read the rows of all hits, each once."""
+    addresses = [found[2] for found in best.found]
+    unique = np.unique(np.concatenate([np.empty(0, np.uint64), *addresses]))
+    with lance_errors(dataset.uri):
+        parts = [
+            _take(dataset, unique[start : start + 10_000], columns) for start in range(0, max(1, len(unique)), 10_000)
+        ]
+    rows = pa.concat_tables(parts)
+    places = np.argsort(rows["_rowaddr"].to_numpy())  # address order, as `unique` is
+    rows = rows.select(columns)
+    return [
+        Hits(scores=found[0], rows=rows.take(pa.array(places[np.searchsorted(unique, found[2])])))
+        for found in best.found
+    ]
+
+
+def _take(dataset: lance.LanceDataset, addresses: NDArray[np.uint64], columns: list[str]) -> pa.Table:
+    wanted = ", ".join(map(str, addresses.tolist()))
+    where = f"_rowaddr IN ({wanted})" if wanted else "FALSE"
+    return dataset.scanner(columns=columns, filter=where, with_row_address=True).to_table()

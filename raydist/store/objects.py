@@ -1,0 +1,99 @@
+"""Small files beside the tables: created only if absent, replaced, listed, deleted.
+
+Promises  `create` succeeds for exactly one of any number of callers and nobody ever reads half a file. This is the one
+          seam for object stores: a conditional put stands for `create` there.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydist.errors import StoreError
+from raydist.store.location import folder, is_uri
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file of a listing."""
+
+    name: str
+    modified_s: float
+    """By the clock of the store, which is the only one that all writers share."""
+
+
+def create(location: str, name: str, data: bytes) -> bool:
+    """Write a file that must not exist; False if it does."""
+    path = _path(location, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _written(path, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _create_without_links(path, data)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def replace(location: str, name: str, data: bytes) -> None:
+    """Write a file, whether or not it is there."""
+    path = _path(location, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _written(path, data).replace(path)
+
+
+def read(location: str, name: str) -> bytes | None:
+    """A file's bytes, None if there is none."""
+    try:
+        return _path(location, name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def delete(location: str, name: str) -> None:
+    """Delete a file; nothing happens if there is none."""
+    _path(location, name).unlink(missing_ok=True)
+
+
+def entries(location: str, prefix: str) -> list[Entry]:
+    """The files below `prefix`, a folder; [] if there is none."""
+    found = []
+    try:
+        with os.scandir(_path(location, prefix)) as listing:
+            for entry in listing:
+                if not entry.name.startswith("."):
+                    found.append(Entry(name=f"{prefix}/{entry.name}", modified_s=entry.stat().st_mtime))
+    except FileNotFoundError:  # the folder, or a file that was deleted while it was listed
+        return found if not _path(location, prefix).is_dir() else entries(location, prefix)
+    return found
+
+
+def _path(location: str, name: str) -> Path:
+    if is_uri(location):
+        raise StoreError(f"{location!r} is an object store, which cannot hold an archive yet; give a folder")
+    return folder(location) / name
+
+
+def _written(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _create_without_links(path: Path, data: bytes) -> bool:
+    """For file systems without hard links: a reader may see the file before its bytes, so they are written at once."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return True
