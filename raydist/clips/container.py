@@ -56,7 +56,14 @@ class Video:
     container: av.container.InputContainer
     stream: VideoStream
     decoder: VideoCodecContext
-    packets_read: int = field(default=0)
+    packets_read: int = 0
+    codec: str = field(init=False)
+    """Name of the codec, whatever decoder reads it."""
+
+    def __post_init__(self) -> None:
+        self.codec = str(self.decoder.codec.canonical_name)
+        self._hides = self.codec in ("vp8", "vp9")
+        self._nal_length = hevc_length_bytes(self.decoder.extradata)
 
     @property
     def base(self) -> Fraction:
@@ -82,16 +89,13 @@ class Video:
         """Whether packets' times are presentation times: AVI knows decoding order only."""
         return not (self.container.format.name == "avi" and self.decoder.has_b_frames)
 
-    @property
-    def codec(self) -> str:
-        """Name of the codec, whatever decoder reads it."""
-        return str(self.decoder.codec.canonical_name)
+    def presented(self, packet: VideoPacket) -> bool:
+        """Whether a packet stands for a frame that is shown: not cut off by an edit list, no hidden reference."""
+        return not packet.is_discard and not (self._hides and is_hidden(self.codec, memoryview(packet)))
 
     def is_layered(self, packet: VideoPacket) -> bool:
         """Whether an HEVC picture lies in a temporal sub-layer above the lowest."""
-        if self.codec != "hevc":
-            return False
-        return hevc_sub_layer(memoryview(packet), hevc_length_bytes(self.decoder.extradata)) > 0
+        return self.codec == "hevc" and hevc_sub_layer(memoryview(packet), self._nal_length) > 0
 
     def packets(self) -> Iterator[VideoPacket]:
         """Packets of the video stream from where the file stands; damaged stretches are skipped, the end ends it."""
@@ -174,13 +178,6 @@ def open_video(source: Source, limits: Limits) -> Iterator[Video]:
         video.close()
 
 
-def presented(packet: VideoPacket) -> bool:
-    """Whether a packet stands for a frame that is shown: neither cut off by an edit list nor a hidden reference."""
-    if packet.is_discard:
-        return False
-    return not is_hidden(packet.stream.codec_context.codec.canonical_name, memoryview(packet))
-
-
 def read_head(video: Video) -> Head:
     """The file's clock, from its first packets; leaves the file somewhere behind them.
 
@@ -195,7 +192,7 @@ def read_head(video: Video) -> Head:
     usable = True
     for packet in video.packets():
         first = first or packet
-        if presented(packet):
+        if video.presented(packet):
             usable = usable and packet.pts is not None
             times.append(packet.pts or 0)
             if len(times) >= REORDER:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydist.clips.container import Head, Video, open_video, read_head
-from raydist.clips.exact import Chosen, SequentialNeededError, SpanReader
+from raydist.clips.exact import Chosen, Result, SequentialNeededError, SpanReader
 from raydist.clips.picture import Converter, Picture
 from raydist.clips.probe import probe
 from raydist.clips.resize import RULES, bilinear
@@ -32,8 +32,6 @@ from raydist.records import DecodedClip, Limits, Span
 __all__ = ["decode_clip", "decode_spans", "probe"]
 
 _TO_THE_END_MS = 1 << 50
-
-Result = tuple[Chosen, dict[int, Picture]]
 
 
 def decode_clip(
@@ -187,23 +185,19 @@ def _clip(span: Span, result: Result | SourceError, codec: str) -> DecodedClip:
 def _assemble(span: Span, chosen: Chosen, pictures: dict[int, Picture], codec: str) -> DecodedClip:
     """Fill what is missing: the last good frame again, at the head the first good one."""
     if not pictures:
-        why = f"none of the {len(set(chosen.keys))} wanted frames ({codec}) decodes" if chosen.keys else ""
+        why = f"none of its frames ({codec}) decodes" if chosen.keys else ""
         return DecodedClip(span=span, frames=None, reason="no_frames", detail=why)
-    source = next(i for i, key in enumerate(chosen.keys) if key in pictures)
-    sources: list[int] = []
-    filled = 0
-    for i, key in enumerate(chosen.keys):
-        repeats = i > 0 and key == chosen.keys[i - 1]
-        if key in pictures:
-            source = i
-        filled += repeats or key not in pictures
-        sources.append(source)
-    shown_pictures = [pictures[chosen.keys[i]] for i in sources]
+    good = [i for i, key in enumerate(chosen.keys) if key in pictures]
+    # Frame i shows what wanted frame sources[i] is.
+    sources = [max((g for g in good if g <= i), default=good[0] if good else 0) for i in range(len(chosen.keys))]
+    own = {i for i in good if i == 0 or chosen.keys[i] != chosen.keys[i - 1]}
+    stand_in = next(iter(pictures.values()))
+    shown_pictures = [pictures.get(chosen.keys[source], stand_in) for source in sources]
     return DecodedClip(
         span=span,
         frames=_stack([picture.pixels for picture in shown_pictures]),
-        frame_times_ms=tuple(chosen.times_ms[i] for i in sources),
-        filled_frames=filled,
+        frame_times_ms=tuple(chosen.times_ms[source] for source in sources),
+        filled_frames=len(sources) - len(own),
         corrupt_frames=sum(picture.corrupt for picture in shown_pictures),
         frame_hashes=tuple(picture.hash for picture in shown_pictures),
     )

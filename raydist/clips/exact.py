@@ -15,7 +15,7 @@ from itertools import chain
 
 from av.video.frame import PictureType
 
-from raydist.clips.container import REORDER, Head, Video, VideoPacket, presented
+from raydist.clips.container import REORDER, Head, Video, VideoPacket
 from raydist.clips.picture import Converter, Picture
 from raydist.clips.sampling import middle_ranks
 from raydist.clips.timeline import Clock
@@ -43,6 +43,10 @@ class Chosen:
     keys: list[int]
     """Of each of the T frames, in order; a key that repeats is a frame that repeats."""
     times_ms: list[int]
+
+
+Result = tuple[Chosen, dict[int, Picture]]
+"""What was wanted of a span, and the pictures that were got, by key."""
 
 
 def choose(presented: list[int], frames: int) -> list[int]:
@@ -79,7 +83,7 @@ class SpanReader:
         self._clock: Clock = head.clock
         self._convert = convert
 
-    def read(self, span: Span, frames: int) -> tuple[Chosen, dict[int, Picture]]:
+    def read(self, span: Span, frames: int) -> Result:
         """The wanted frames of a span, and the pictures of those that decode.
 
         Raises:
@@ -93,6 +97,8 @@ class SpanReader:
         )
         if len(set(ticks)) < len(ticks):
             raise SequentialNeededError("times repeat", count_frames=True)
+        if not ticks and low == self._clock.first:
+            raise SequentialNeededError("the first frame is not where it was")
         keys = choose(ticks, frames)
         chosen = Chosen(keys, [self._clock.ms(key) for key in keys])
         if not chosen.keys:
@@ -139,7 +145,7 @@ class SpanReader:
                 beyond = 0
             times.append(packet.pts)
             keys.append(packet.is_keyframe)
-            shown.append(presented(packet))
+            shown.append(self._video.presented(packet))
             layered = layered or self._video.is_layered(packet)
             size += packet.size
             if kept is not None:

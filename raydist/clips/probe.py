@@ -17,7 +17,6 @@ from raydist.clips.container import (
     first_frame,
     no_frames,
     open_video,
-    presented,
     read_head,
 )
 from raydist.clips.picture import rotation
@@ -101,7 +100,7 @@ def _measure(video: Video, head: Head) -> tuple[int, int]:
     table = _Table()
     video.rewind()
     for packet in video.packets():
-        if presented(packet):
+        if video.presented(packet):
             table.add(packet)
     if not table.times:
         raise no_frames(video, "it has no packets")
@@ -139,7 +138,7 @@ def _tail_ms(video: Video, clock: Clock) -> int | None:
             return None
         table = _Table()
         for packet in video.packets():
-            if presented(packet) and packet.pts is not None:
+            if video.presented(packet) and packet.pts is not None:
                 table.add(packet)
         if not table.times:
             return None

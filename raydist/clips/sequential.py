@@ -7,90 +7,112 @@ frames one to one, a first pass counts the frames; otherwise the packets' times 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from av.video.frame import VideoFrame
 
-from raydist.clips.container import Head, Video, no_frames, presented
-from raydist.clips.exact import Chosen, choose
+from raydist.clips.container import Head, Video, no_frames
+from raydist.clips.exact import Chosen, Result, choose
 from raydist.clips.picture import Converter, Picture
-from raydist.clips.timeline import Timeline, timeline
+from raydist.clips.timeline import timeline
 from raydist.records import Span
 
 
-def read_all(
-    video: Video, head: Head, spans: Sequence[Span], frames: int, convert: Converter
-) -> Iterator[tuple[Chosen, dict[int, Picture]]]:
+@dataclass(frozen=True, slots=True)
+class _Lineup:
+    """The presented frames of a file, in order of presentation."""
+
+    keys: list[int]
+    """How the pass recognises each: its time, or its place in order of output."""
+    times_ms: list[int]
+    by_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the pass looks for in one span."""
+
+    chosen: Chosen
+    first: int
+    last: int
+    """Keys of the span's first and last presented frame."""
+
+
+def read_all(video: Video, head: Head, spans: Sequence[Span], frames: int, convert: Converter) -> Iterator[Result]:
     """The wanted frames of each span, in order, and the pictures of those that decode.
 
-    A picture's key is the frame's place in order of output (counted frames) or its time.
+    Where none of a span's wanted frames decodes but another of its frames does, that one is given under no wanted key,
+    to stand for all.
 
     Raises:
         SourceError: no_frames, too_large.
     """
-    if head.clock is None:
-        line, keys = _counted(video)
-    else:
-        line, keys = _by_packets(video, head)
-    chosen = [_chosen(line, keys, span, frames) for span in spans]
-    yield from _pictures(video, chosen, convert, by_time=head.clock is not None)
+    lineup = _counted(video) if head.clock is None else _by_packets(video, head)
+    yield from _pictures(video, lineup, [_wanted(lineup, span, frames) for span in spans], convert)
 
 
-def _counted(video: Video) -> tuple[Timeline, list[int]]:
+def _counted(video: Video) -> _Lineup:
     times = [frame.pts for frame in _frames(video)]
     if not times:
         raise no_frames(video, "none of its packets decodes")
     line = timeline(times if video.trusts_times else [None] * len(times), video.base, video.rate)
-    return line, line.places
+    return _Lineup(line.places, [line.clock.ms(tick) for tick in line.ticks], by_time=False)
 
 
-def _by_packets(video: Video, head: Head) -> tuple[Timeline, list[int]]:
+def _by_packets(video: Video, head: Head) -> _Lineup:
     assert head.clock is not None
     video.rewind()
-    times = {
-        packet.pts
-        for packet in video.packets()
-        if packet.pts is not None and packet.pts >= head.clock.first and presented(packet)
-    }
-    ticks = sorted(times)
-    return Timeline(head.clock, ticks, list(range(len(ticks)))), ticks
+    ticks = sorted(
+        {
+            packet.pts
+            for packet in video.packets()
+            if packet.pts is not None and packet.pts >= head.clock.first and video.presented(packet)
+        }
+    )
+    return _Lineup(ticks, [head.clock.ms(tick) for tick in ticks], by_time=True)
 
 
-def _chosen(line: Timeline, keys: list[int], span: Span, frames: int) -> Chosen:
-    inside = [i for i, tick in enumerate(line.ticks) if span.start_ms <= line.clock.ms(tick) < span.end_ms]
-    ranks = choose(inside, frames)
-    return Chosen([keys[i] for i in ranks], [line.clock.ms(line.ticks[i]) for i in ranks])
+def _wanted(lineup: _Lineup, span: Span, frames: int) -> _Wanted:
+    inside = [place for place, ms in enumerate(lineup.times_ms) if span.start_ms <= ms < span.end_ms]
+    picked = choose(inside, frames)
+    chosen = Chosen([lineup.keys[place] for place in picked], [lineup.times_ms[place] for place in picked])
+    if not inside:
+        return _Wanted(chosen, 0, -1)
+    return _Wanted(chosen, lineup.keys[inside[0]], lineup.keys[inside[-1]])
 
 
-def _pictures(
-    video: Video, chosen: list[Chosen], convert: Converter, *, by_time: bool
-) -> Iterator[tuple[Chosen, dict[int, Picture]]]:
-    waiting: dict[int, int] = {}
-    """Key -> the last span that wants it."""
-    for number, choice in enumerate(chosen):
-        waiting.update(dict.fromkeys(choice.keys, number))
-    ends = [max(choice.keys, default=-1) for choice in chosen]
+def _pictures(video: Video, lineup: _Lineup, wanted: list[_Wanted], convert: Converter) -> Iterator[Result]:
+    last_user = {key: number for number, want in enumerate(wanted) for key in want.chosen.keys}
     pictures: dict[int, Picture] = {}
+    spare: dict[int, Picture] = {}
     done = 0
     for place, frame in enumerate(_frames(video)):
-        key = frame.pts if by_time else place
+        key = frame.pts if lineup.by_time else place
         if key is None:
             continue
-        if key in waiting and key not in pictures:
+        into = pictures if key in last_user else spare
+        if (into is pictures and key not in pictures) or (not spare and wanted[done].first <= key <= wanted[done].last):
             picture = convert(frame)
             if picture is not None:
-                pictures[key] = picture
-        while done < len(chosen) and (not chosen[done].keys or key >= ends[done]):
-            yield _own(chosen[done], pictures)
-            pictures = {old: kept for old, kept in pictures.items() if waiting[old] > done}
+                into[key] = picture
+        while done < len(wanted) and key >= max(wanted[done].chosen.keys, default=key):
+            yield _result(wanted[done].chosen, pictures, spare, lineup)
+            pictures = {old: kept for old, kept in pictures.items() if last_user[old] > done}
+            spare = {}
             done += 1
-        if done == len(chosen):
+        if done == len(wanted):
             return
-    for choice in chosen[done:]:
-        yield _own(choice, pictures)
+    for want in wanted[done:]:
+        yield _result(want.chosen, pictures, spare, lineup)
+        spare = {}
 
 
-def _own(choice: Chosen, pictures: dict[int, Picture]) -> tuple[Chosen, dict[int, Picture]]:
-    return choice, {key: pictures[key] for key in choice.keys if key in pictures}
+def _result(chosen: Chosen, pictures: dict[int, Picture], spare: dict[int, Picture], lineup: _Lineup) -> Result:
+    own = {key: pictures[key] for key in chosen.keys if key in pictures}
+    if own or not spare:
+        return chosen, own
+    time_ms = lineup.times_ms[lineup.keys.index(next(iter(spare)))]
+    return Chosen(chosen.keys, [time_ms] * len(chosen.keys)), spare
 
 
 def _frames(video: Video) -> Iterator[VideoFrame]:
