@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -22,6 +24,8 @@ from raydist.store.location import StorageOptions
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, open_table
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +41,24 @@ class ModelBooks:
 class Books:
     """What an archive holds."""
 
-    files: Mapping[str, int]
+    states: Mapping[str, int]
     """State of `schema.VIDEO_STATES` -> files; states without files are left out."""
     clips: int
     captions: int
-    failed_files: int
+    reasons: Mapping[str, int]
+    """Reason -> what failed for it, the most frequent first: a file counts once, a clip once for each model."""
     embeddings: Mapping[str, ModelBooks]
     """By model_key."""
+
+    @property
+    def files(self) -> int:
+        """Files that are videos or were meant to be: ok + alias + failed."""
+        return sum(self.states.get(state, 0) for state in ("ok", "alias", "failed"))
+
+    @property
+    def failed_files(self) -> int:
+        """Files that no clip can be cut from."""
+        return self.states.get("failed", 0)
 
 
 def books(
@@ -54,55 +69,81 @@ def books(
     bucket_rows: int = BUCKET_ROWS,
 ) -> Books:
     """Count everything, one range of clips at a time; a table that is not there has no rows."""
-    files = _states(location, storage_options)
-    clips, models = _models(location, stage, storage_options, bucket_rows)
+    reasons: Counter[str] = Counter()
+    states = _files(location, storage_options, reasons)
+    ledger = _Ledger(location, stage, storage_options)
+    clips = ledger.count(bucket_rows)
     return Books(
-        files=files,
+        states=states,
         clips=clips,
         captions=read.count_rows(location, "captions", storage_options=storage_options),
-        failed_files=files.get("failed", 0),
-        embeddings=models,
+        reasons=dict((reasons + ledger.reasons).most_common()),
+        embeddings=ledger.models(),
     )
 
 
-def _states(location: str, storage_options: StorageOptions) -> dict[str, int]:
+def _files(location: str, storage_options: StorageOptions, reasons: Counter[str]) -> dict[str, int]:
+    """Files by state; the reasons of failed ones are added to `reasons`."""
     states: Counter[str] = Counter()
-    for batch in read.scan_batches(location, "videos", ["state"], batch_size=65_536, storage_options=storage_options):
-        for pair in pc.value_counts(batch["state"]).to_pylist():
-            states[pair["values"]] += pair["counts"]
+    batches = read.scan_batches(
+        location, "videos", ["state", "reason"], batch_size=65_536, storage_options=storage_options
+    )
+    for batch in batches:
+        failed = batch.filter(pc.equal(batch["state"], "failed"))
+        for counter, column in ((states, batch["state"]), (reasons, failed["reason"])):
+            for pair in pc.value_counts(column).to_pylist():
+                counter[pair["values"] or "unknown"] += pair["counts"]
     return dict(sorted(states.items()))
 
 
-def _models(
-    location: str, stage: str, storage_options: StorageOptions, bucket_rows: int
-) -> tuple[int, dict[str, ModelBooks]]:
-    keys = read.model_keys(location, storage_options=storage_options)
-    clips = open_table(location, "clips", storage_options=storage_options)
-    if clips is None:
-        return 0, {key: ModelBooks(rows=0, failed=0, pending=0) for key in keys}
-    tables = {key: open_table(location, embeddings_table(key), storage_options=storage_options) for key in keys}
-    failures = open_table(location, "failures", storage_options=storage_options)
-    others = [table for table in (*tables.values(), failures) if table is not None]
-    sums = {key: np.zeros(3, np.int64) for key in keys}
-    total = 0
-    with lance_errors(clips.uri):
-        rows = max([clips.count_rows(), *(table.count_rows() for table in others)])
-        for bucket in buckets(clips, rows, bucket_rows):
-            total += len(bucket.keys)
-            for key, table in tables.items():
-                sums[key] += _of_bucket(
-                    bucket, table, failures, all_of(equals("stage", stage), equals("model_key", key))
-                )
-    models = {
-        key: ModelBooks(rows=int(done), failed=int(failed), pending=int(wait))
-        for key, (done, failed, wait) in sums.items()
-    }
-    return total, models
+class _Ledger:
+    """Rows, failures and pending clips of all models, added up bucket by bucket."""
 
+    def __init__(self, location: str, stage: str, storage_options: StorageOptions) -> None:
+        keys = read.model_keys(location, storage_options=storage_options)
+        self.reasons: Counter[str] = Counter()
+        self._stage = stage
+        self._clips = open_table(location, "clips", storage_options=storage_options)
+        self._failures = open_table(location, "failures", storage_options=storage_options)
+        self._tables = {
+            key: open_table(location, embeddings_table(key), storage_options=storage_options) for key in keys
+        }
+        self._sums = {key: np.zeros(3, np.int64) for key in keys}
 
-def _of_bucket(
-    bucket: Bucket, table: lance.LanceDataset | None, failures: lance.LanceDataset | None, failure: str | None
-) -> NDArray[np.int64]:
-    done = bucket.have(table)
-    failed = bucket.have(failures, failure) & ~done
-    return np.array([done.sum(), failed.sum(), (~done & ~failed).sum()], np.int64)
+    def models(self) -> dict[str, ModelBooks]:
+        """What was counted."""
+        return {
+            key: ModelBooks(rows=int(done), failed=int(failed), pending=int(waiting))
+            for key, (done, failed, waiting) in self._sums.items()
+        }
+
+    def count(self, bucket_rows: int) -> int:
+        """Count all clips once for each model; how many clips there are."""
+        if self._clips is None:
+            return 0
+        total = 0
+        with lance_errors(self._clips.uri):
+            tables = [table for table in (self._clips, self._failures, *self._tables.values()) if table is not None]
+            rows = max(table.count_rows() for table in tables)
+            for bucket in buckets(self._clips, rows, bucket_rows):
+                total += len(bucket.keys)
+                for key, table in self._tables.items():
+                    self._sums[key] += self._of_bucket(bucket, key, table)
+        return total
+
+    def _of_bucket(self, bucket: Bucket, key: str, table: lance.LanceDataset | None) -> NDArray[np.int64]:
+        done = bucket.have(table)
+        failed = np.zeros(len(done), np.bool_)
+        newest: dict[int, tuple[datetime, str]] = {}
+        condition = all_of(equals("stage", self._stage), equals("model_key", key))
+        for clips, rows in bucket.matches(self._failures, condition, ["reason", "at"]):
+            waiting = ~done[clips]
+            failed[clips[waiting]] = True
+            rows = rows.filter(pa.array(waiting))
+            for clip, reason, at in zip(
+                clips[waiting].tolist(), rows["reason"].to_pylist(), rows["at"].to_pylist(), strict=True
+            ):
+                candidate = (at or _NEVER, reason or "unknown")
+                newest[clip] = max(newest.get(clip, candidate), candidate)
+        self.reasons.update(reason for _, reason in newest.values())
+        return np.array([done.sum(), failed.sum(), (~done & ~failed).sum()], np.int64)

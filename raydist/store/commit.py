@@ -184,7 +184,7 @@ class Committer:
             try:
                 return attempt()
             except OSError as error:
-                if _is_conflict(error):
+                if is_conflict(error):
                     self.conflicts += 1
                     wait = random.uniform(0, min(0.02 * 2 ** min(number, 6), 1.0))
                 else:
@@ -324,7 +324,8 @@ def _all_deleted(fragment: FragmentMetadata, version: int) -> FragmentMetadata:
     return FragmentMetadata.from_json(json.dumps(document))
 
 
-def _is_conflict(error: OSError) -> bool:
+def is_conflict(error: OSError) -> bool:
+    """Whether a commit failed because another came first."""
     text = str(error).lower()
     return "commit conflict" in text or "concurrent writers" in text or type(error).__name__ == "CommitConflictError"
 

@@ -7,7 +7,7 @@ Promises  exact: fingerprints are compared, not hashed; a bucket holds about two
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -37,29 +37,40 @@ class Bucket:
     def have(self, dataset: lance.LanceDataset | None, condition: str | None = None) -> NDArray[np.bool_]:
         """For each clip, whether `dataset` has a row of its key and fingerprint (where `condition` is true)."""
         found = np.zeros(len(self.keys), np.bool_)
-        if dataset is None or not len(self.keys):
-            return found
-        columns = ["clip_key", "fingerprint"]
-        scanner = dataset.scanner(columns=columns, filter=all_of(self.where, condition), batch_size=_BATCH)
-        for batch in scanner.to_batches():
-            self._mark(batch, found)
+        for clips, _ in self.matches(dataset, condition):
+            found[clips] = True
         return found
 
-    def _mark(self, batch: pa.RecordBatch, found: NDArray[np.bool_]) -> None:
-        batch = batch.filter(pc.is_valid(batch["clip_key"]))
+    def matches(
+        self, dataset: lance.LanceDataset | None, condition: str | None = None, columns: Sequence[str] = ()
+    ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+        """Rows of `dataset` that have a clip's key and fingerprint: which clip of the bucket, and the row's columns."""
+        if dataset is None or not len(self.keys):
+            return
+        wanted = ["clip_key", "fingerprint", *columns]
+        scanner = dataset.scanner(columns=wanted, filter=all_of(self.where, condition), batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            batch = batch.filter(pc.is_valid(batch["clip_key"]))
+            clips, rows = self._places(batch)
+            if len(clips):
+                yield clips, batch.take(pa.array(rows))
+
+    def _places(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs (clip of the bucket, row of the batch) of one key and fingerprint."""
         keys = batch["clip_key"].to_numpy()
         at = np.searchsorted(self.keys, keys)
         rows = np.arange(len(keys))
-        while True:  # once, unless several clips had one key
+        found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        while len(at):  # once and a bit, unless several clips had one key
             inside = at < len(self.keys)
             at, rows = at[inside], rows[inside]
             same = self.keys[at] == keys[rows]
             at, rows = at[same], rows[same]
-            if not len(at):
-                return
             equal = pc.equal(batch["fingerprint"].take(pa.array(rows)), self.fingerprints.take(pa.array(at)))
-            found[at[equal.fill_null(False).to_numpy(zero_copy_only=False)]] = True
+            equal = equal.fill_null(False).to_numpy(zero_copy_only=False)
+            found.append((at[equal], rows[equal]))
             at = at + 1
+        return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
 
 
 def buckets(clips: lance.LanceDataset, rows: int, size: int = BUCKET_ROWS) -> Iterator[Bucket]:

@@ -10,7 +10,6 @@ Shape legend: Q queries, N vectors in a block, D numbers a vector, K hits
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import lance
 import numpy as np
@@ -30,16 +29,6 @@ _QUERIES = 256
 _QUERIES_PER_PASS = 4_096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hits:
-    """What one query found, best first."""
-
-    scores: NDArray[np.float32]
-    """[K] dot products: cosines, as vectors have unit length."""
-    rows: pa.Table
-    """K rows of the columns asked for."""
-
-
 def top_k(
     location: str,
     table: str,
@@ -49,12 +38,15 @@ def top_k(
     columns: Sequence[str] = ("clip_key", "clip_id", "fingerprint"),
     *,
     storage_options: StorageOptions = None,
-) -> list[Hits]:
+) -> list[pa.Table]:
     """The k rows of each query with the greatest dot product, among those where `where` is true.
 
     Args:
         queries_QD: [Q, D] finite, unit length for cosines.
         where: an SQL condition over the table's columns, applied before ranking.
+
+    Returns:
+        For each query the columns and `score` (float32, the dot product), best first; k rows if so many pass.
 
     Raises:
         ValueError: for queries that are not [Q, D] or not finite, or k < 1.
@@ -67,7 +59,7 @@ def top_k(
         raise ValueError(f"k is {k}, expected at least 1")
     dataset = need_table(location, table, storage_options=storage_options)
     _refuse_width(dataset, table, queries_QD.shape[1])
-    hits: list[Hits] = []
+    hits: list[pa.Table] = []
     for start in range(0, len(queries_QD), _QUERIES_PER_PASS):
         best = _Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
         for block in _blocks(dataset, where):
@@ -82,7 +74,8 @@ def _refuse_width(dataset: lance.LanceDataset, table: str, wanted: int) -> None:
     width = dataset.schema.field("vector").type.list_size
     if width != wanted:
         raise StoreError(
-            f"table {table!r} holds {width}-d vectors, the query has {wanted}: search with the model that filled the table"
+            f"table {table!r} holds {width}-d vectors, the query has {wanted}: "
+            "search with the model that filled the table"
         )
 
 
@@ -153,7 +146,7 @@ class _Best:
         self.found[query] = (scores[order], all_keys[order], rows[order])
 
 
-def _rows(dataset: lance.LanceDataset, best: _Best, columns: list[str]) -> list[Hits]:
+def _rows(dataset: lance.LanceDataset, best: _Best, columns: list[str]) -> list[pa.Table]:
     """Read the rows of all hits, each once."""
     addresses = [found[2] for found in best.found]
     unique = np.unique(np.concatenate([np.empty(0, np.uint64), *addresses]))
@@ -164,10 +157,11 @@ def _rows(dataset: lance.LanceDataset, best: _Best, columns: list[str]) -> list[
     rows = pa.concat_tables(parts)
     places = np.argsort(rows["_rowaddr"].to_numpy())  # address order, as `unique` is
     rows = rows.select(columns)
-    return [
-        Hits(scores=found[0], rows=rows.take(pa.array(places[np.searchsorted(unique, found[2])])))
-        for found in best.found
-    ]
+    hits = []
+    for scores, _, found in best.found:
+        hit = rows.take(pa.array(places[np.searchsorted(unique, found)]))
+        hits.append(hit.append_column("score", pa.array(scores)))
+    return hits
 
 
 def _take(dataset: lance.LanceDataset, addresses: NDArray[np.uint64], columns: list[str]) -> pa.Table:

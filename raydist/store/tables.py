@@ -18,12 +18,13 @@ from raydist.errors import StoreError
 from raydist.store.location import StorageOptions, folder, is_uri, table_uri
 
 _RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
+_VALID_FIELDS = re.compile(r"\s*Valid fields are [^.]*\.")
 
 
 def reason_of(error: BaseException) -> str:
     """What Lance said, without the source lines of its Rust core."""
-    text = _RUST_PLACE.sub("", str(error)).replace("Invalid user input: ", "")
-    return text.strip().rstrip(",")
+    text = _VALID_FIELDS.sub("", _RUST_PLACE.sub("", str(error)).replace("Invalid user input: ", ""))
+    return text.strip().rstrip(",.")
 
 
 def columns_text(schema: pa.Schema) -> str:

@@ -1,0 +1,52 @@
+"""Tidying up: many small fragments become few, and old versions go.
+
+Reads     one table
+Writes    the same rows in fragments of up to a million, in the same order
+Promises  nothing happens while anybody else writes to the archive; a writer that begins meanwhile makes the tidying
+          fail, never its own commit; files that no version knows are left to Lance, which waits for a week (they may
+          belong to a commit that is about to come)
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from raydist.store.commit import is_conflict
+from raydist.store.lease import Lease
+from raydist.store.location import StorageOptions
+from raydist.store.tables import lance_errors, open_table
+
+ROWS_A_FRAGMENT = 1 << 20
+
+_KEEP = timedelta(hours=1)
+"""Old versions stay that long: a reader without a lease may be in the middle of one."""
+
+_FRAGMENTS_WORTH_IT = 8
+
+
+def compact_if_alone(location: str, table: str, lease: Lease, *, storage_options: StorageOptions = None) -> bool:
+    """Compact a table and drop its old versions, if `lease` is the only one.
+
+    Returns:
+        Whether it was done: False if others write, or one began meanwhile, or there is no such table.
+
+    Raises:
+        StoreError: if the lease was lost, or the storage fails.
+    """
+    lease.check()
+    dataset = open_table(location, table, storage_options=storage_options)
+    if dataset is None or lease.others():
+        return False
+    with lance_errors(dataset.uri):
+        try:
+            if len(dataset.get_fragments()) >= _FRAGMENTS_WORTH_IT:
+                # A batch of wide vectors is held in memory for each thread.
+                dataset.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192)
+            if lease.others():
+                return False
+            dataset.cleanup_old_versions(older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False)
+        except OSError as error:
+            if is_conflict(error):
+                return False
+            raise
+    return True
