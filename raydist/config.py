@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from raydist.errors import ConfigError, UsageError
+from raydist.records import Limits
 
 DEFAULT_FILE = "raydist.toml"
 
@@ -32,7 +33,9 @@ class Scan(Section):
 
     clip_seconds: float = Field(default=30.0, gt=0, le=86_400, description="length of a clip")
     min_clip_seconds: float = Field(default=2.0, ge=0, description="a shorter last span is dropped")
-    naming: str = Field(default="", description="template of pre-cut clip names, such as {video}_{index}; empty: videos")
+    naming: str = Field(
+        default="", description="template of pre-cut clip names, such as {video}_{index}; empty: videos"
+    )
     index_base: int = Field(default=0, ge=0, description="index of the first pre-cut clip of a video")
     probes: int = Field(default=0, ge=0, description="probing processes in the cluster; 0: one a core")
 
@@ -51,12 +54,21 @@ class Decode(Section):
     memory_mb: int = Field(default=2048, ge=256, description="memory of a decoding process")
     megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
 
+    def limits(self) -> Limits:
+        """As the decoding child takes them."""
+        return Limits(cpu_s=self.cpu_s, memory_bytes=self.memory_mb << 20, pixels=int(self.megapixels * 1e6))
+
 
 class Embed(Section):
     """[embed] clips -> vectors."""
 
-    model: str = Field(default="", description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16")
-    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where the cluster has them")
+    model: str = Field(
+        default="",
+        description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
+    )
+    device: str = Field(
+        default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where the cluster has them"
+    )
     batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
     decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
     encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
@@ -73,7 +85,9 @@ class Search(Section):
 class Ray(Section):
     """[ray] where the work runs."""
 
-    address: str = Field(default="", description="address of a Ray cluster; empty: RAY_ADDRESS, else this machine alone")
+    address: str = Field(
+        default="", description="address of a Ray cluster; empty: RAY_ADDRESS, else this machine alone"
+    )
     cpus: int = Field(default=0, ge=0, description="cores to use on this machine alone; 0: all")
     temp_dir: str = Field(default="", description="folder for Ray's own files on this machine; empty: Ray's choice")
 
@@ -82,7 +96,9 @@ class Config(Section):
     """All settings of a run."""
 
     archive: str = Field(default="", description="folder of the archive")
-    max_failed: float = Field(default=0.10, ge=0, le=1, description="share of failures above which a stage exits with 1")
+    max_failed: float = Field(
+        default=0.10, ge=0, le=1, description="share of failures above which a stage exits with 1"
+    )
     roots: dict[str, str] = Field(default_factory=dict, description="root name -> its folder on this machine")
     scan: Scan = Scan()
     decode: Decode = Decode()
@@ -98,7 +114,7 @@ class Config(Section):
         """
         if not self.archive:
             raise UsageError(
-                "no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, or `archive = \"FOLDER\"` in ./raydist.toml"
+                'no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, or `archive = "FOLDER"` in ./raydist.toml'
             )
         return str(Path(self.archive).expanduser().absolute())
 
@@ -186,7 +202,9 @@ def _from_file(file: str | None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"--config {str(path)!r} cannot be read ({error.strerror}): expected a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{str(path)!r} is no TOML ({error}): expected lines such as `[embed]` and `batch = 64`") from error
+        raise ConfigError(
+            f"{str(path)!r} is no TOML ({error}): expected lines such as `[embed]` and `batch = 64`"
+        ) from error
     flat: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict) and name != "roots":
@@ -239,5 +257,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         meaning = describe(key) if key in known_keys() else ""
-        lines.append(f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}" + (f" ({meaning})" if meaning else ""))
+        lines.append(
+            f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}"
+            + (f" ({meaning})" if meaning else "")
+        )
     return "; ".join(lines)

@@ -6,10 +6,11 @@ A time counts from the first presented frame of the file (not from container pts
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the settings import this module, and `raydist --help` should not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 REASONS: dict[str, str] = {
     "missing": "the file does not exist",

@@ -49,3 +49,9 @@ def render(report: Report) -> str:
         lines.append(f"  failed: {count:,} {reason} ({REASONS.get(reason, 'see the failures table')})")
     lines.extend(f"  {note}" for note in report.notes)
     return "\n".join(lines)
+
+
+def too_many_failed(report: Report, max_failed: float) -> bool:
+    """Whether more than that share of what the run attempted failed."""
+    failed = sum(report.failures.values())
+    return failed > max_failed * max(1, int(report.details.get("attempted", failed)))

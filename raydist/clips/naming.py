@@ -7,6 +7,7 @@ All pure functions. A `video_id` is the root's name, `/`, and the path below the
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -28,14 +29,19 @@ _TIME = re.compile(r"\d+(\.\d{1,3})?")
 
 
 def encode_path(raw: bytes) -> str:
-    """A path below a root as text that can be turned back into its bytes: `%XX` where it is not UTF-8, `%25` for `%`."""
+    """A path below a root as text that turns back into its bytes: `%XX` where it is not UTF-8, `%25` for `%`."""
     text = raw.replace(b"%", b"%25").decode("utf-8", errors="surrogateescape")
-    return "".join(f"%{ord(char) - 0xDC00:02X}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text)
+    return "".join(f"%{ord(char) - 0xDC00:02X}" if "\udc80" <= char <= "\udcff" else char for char in text)
 
 
 def decode_path(path: str) -> bytes:
     """The bytes of a path that `encode_path` wrote."""
     return unquote_to_bytes(path)
+
+
+def locate(root: str, path: str) -> str:
+    """The file at an encoded path below a root's folder; bytes that are not UTF-8 are surrogates, as `os` takes them."""
+    return os.path.join(root, os.fsdecode(decode_path(path)))
 
 
 def video_id(root: str, path: str) -> str:
@@ -134,7 +140,8 @@ def deal_parts(source_id: str, clips: int) -> list[Split]:
         return [deal(source_id)] * clips
     held = max(1, round(0.1 * clips))
     train = clips - 2 * held - 2
-    return ["train"] * train + ["gap"] + ["val"] * held + ["gap"] + ["test"] * held
+    parts: list[tuple[Split, int]] = [("train", train), ("gap", 1), ("val", held), ("gap", 1), ("test", held)]
+    return [split for split, count in parts for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +157,16 @@ class NamingTemplate:
 
     def __post_init__(self) -> None:
         if self.template.count("{video}") != 1 or self.template.count("{index}") != 1:
-            raise ValueError(f"naming is {self.template!r}; expected {{video}} and {{index}} once each: {{video}}_{{index}}")
+            raise ValueError(
+                f"naming is {self.template!r}; expected {{video}} and {{index}} once each: {{video}}_{{index}}"
+            )
 
     def match(self, path: str) -> tuple[str, int] | None:
         """(path of the source video without suffix, place of the clip from 0), or None if the name does not fit."""
         stem = source_id(path)
-        pattern = re.escape(self.template).replace(r"\{video\}", "(?P<video>.+)").replace(r"\{index\}", r"(?P<index>\d+)")
+        pattern = (
+            re.escape(self.template).replace(r"\{video\}", "(?P<video>.+)").replace(r"\{index\}", r"(?P<index>\d+)")
+        )
         found = re.fullmatch(pattern, stem, flags=re.DOTALL)
         if found is None or int(found["index"]) < self.index_base:
             return None

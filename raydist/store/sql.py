@@ -46,6 +46,11 @@ def equals(column: str, value: Value) -> str:
     return f"{quote_name(column)} = {quote_sql(value)}"
 
 
+def other_than(column: str, value: Value) -> str:
+    """`column <> value`."""
+    return f"{quote_name(column)} <> {quote_sql(value)}"
+
+
 def is_in(column: str, values: Iterable[Value]) -> str:
     """`column IN (…)`; no value at all matches nothing."""
     literals = ", ".join(quote_sql(value) for value in values)

@@ -1,0 +1,66 @@
+"""raydist: teach CLIP your archive.
+
+    archive = raydist.open("my-archive")
+    hits = archive.search("a dog jumps", top=10)
+
+Everything heavy is imported when it is first used, so `import raydist` is fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raydist.archive import Archive
+    from raydist.models.encoder import Encoder
+
+__all__ = ["__version__", "decode_clip", "load_encoder", "open"]
+__version__ = "0.1.0"
+
+
+def open(location: str) -> Archive:  # raydist.open reads as it should
+    """The archive at a location, a folder."""
+    from raydist.archive import Archive
+
+    return Archive(location)
+
+
+def decode_clip(
+    path: str,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    frames: int = 8,
+    size: int | None = 224,
+    resize: str = "viclip",
+) -> NDArray[np.uint8]:
+    """Frames of a span of a video file: uint8 [T, H, W, 3] RGB.
+
+    Args:
+        path: a video file.
+        start_s: seconds after the first presented frame.
+        end_s: end of the half-open span; None is the end of the file.
+        frames: T, the middles of equal intervals of the span.
+        size: edge of the square result in pixels; None: as decoded.
+        resize: `viclip` (integer bilinear squash) or `clip` (bicubic, centre crop).
+
+    Raises:
+        SourceError: if the file cannot be read as a video.
+        ClipError: if the span is none.
+    """
+    from raydist.clips.decode import decode_clip as decode
+
+    return decode(path, start_s, end_s, frames=frames, size=size, resize=resize)
+
+
+def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "cpu") -> Encoder:
+    """An encoder by name, folder or hub repository, on `cpu`, `cuda` or `auto`.
+
+    Raises:
+        ModelError: if the model is unknown, incomplete or not on this machine.
+    """
+    from raydist.models.registry import load_encoder as load
+
+    return load(name, adapter=adapter, device=device)

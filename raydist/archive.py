@@ -1,0 +1,91 @@
+"""The public face of an archive, for notebooks and other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydist import config as settings_of
+from raydist import embed as embed_stage
+from raydist import scan as scan_stage
+from raydist import search as search_stage
+from raydist import status as status_verb
+from raydist.config import Config
+from raydist.records import Report
+from raydist.search import Query
+
+
+class Archive:
+    """One location that holds everything: `raydist.open(location)`.
+
+    Settings are resolved as on the command line (file, environment), with `changes` (`section.field=value`) above them.
+    """
+
+    def __init__(self, location: str, changes: Sequence[str] = ()) -> None:
+        self.config = self._resolve(location, changes)
+        self.location = self.config.require_archive()
+
+    def __repr__(self) -> str:
+        return f"raydist.open({self.location!r})"
+
+    @staticmethod
+    def _resolve(location: str, changes: Sequence[str], options: Mapping[str, Any] | None = None) -> Config:
+        return settings_of.load(changes=tuple(changes), options={"archive": location, **(options or {})}).config
+
+    def _with(self, **options: Any) -> Config:
+        """The configuration with `section__field=value` changed; None leaves a value as it is."""
+        config = self.config
+        for name, value in options.items():
+            if value is not None:
+                section, _, field = name.partition("__")
+                config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
+        return config
+
+    def scan(self, *inputs: str, **request: Any) -> Report:
+        """Find videos and cut them into clips; keywords are those of `raydist.scan.Request`."""
+        return scan_stage.run(self.config, scan_stage.Request(inputs=inputs, **request))
+
+    def embed(self, model: str | None = None, *, retry_failed: bool = False) -> Report:
+        """Give every clip a vector of the model."""
+        return embed_stage.run(self._with(embed__model=model), retry_failed=retry_failed)
+
+    def search(
+        self,
+        query: str | Sequence[str] | NDArray[np.floating] | None = None,
+        *,
+        image: str | None = None,
+        clip: str | None = None,
+        top: int | None = None,
+        where: str | None = None,
+        model: str | None = None,
+    ) -> pa.Table:
+        """Rank clips by words (one text or many), by a vector [D], by a picture file, or by a clip of the archive.
+
+        Returns:
+            Columns query, rank, score (cosine), clip_id, video_id, path, start_s, end_s, caption.
+
+        Raises:
+            RaydistError: as `raydist search` would say it.
+        """
+        queries: list[Query] = []
+        if isinstance(query, str):
+            queries.append(Query(words=query))
+        elif isinstance(query, np.ndarray):
+            queries.append(Query(vector=query))
+        elif query is not None:
+            queries.extend(Query(words=words) for words in query)
+        if image is not None:
+            queries.append(Query(image=image))
+        if clip is not None:
+            queries.append(Query(clip_id=clip))
+        if not queries:
+            raise ValueError("nothing to search for: expected words, a vector, image= or clip=")
+        return search_stage.run(self._with(embed__model=model, search__top=top), queries, where=where)
+
+    def status(self) -> dict[str, Any]:
+        """The books: files, clips, and per model rows, failed and pending."""
+        return status_verb.run(self.config)

@@ -1,0 +1,122 @@
+"""The driver's book of one embed run: what is pending, what came back, and the commits in between."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from raydist.models.encoder import ModelInfo
+from raydist.store import commit, models, pending, schema
+
+STAGE = "embed"
+PENDING_BATCH = 65_536
+"""Clips whose files are looked up at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Written:
+    """What a writing task made of some blocks: fragments that wait for a commit, and what the report counts."""
+
+    embeddings: list[str] = field(default_factory=list)
+    signatures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    busy: Counter[str] = field(default_factory=Counter)
+
+
+class Ledger:
+    """Pending clips in, commits out; each clip that goes in comes out as a row or as a failure."""
+
+    def __init__(self, location: str, info: ModelInfo, *, retry_failed: bool = False) -> None:
+        self.info = info
+        self.rows = 0
+        self.failures: Counter[str] = Counter()
+        self.busy: Counter[str] = Counter()
+        self._location = location
+        self._table = schema.embeddings_table(info.model_key)
+        columns = models.marked(schema.embeddings(info.dim), info.name, info.location)
+        self._pending = pending.pending_clips(
+            location, info.model_key, STAGE, retry_failed=retry_failed, batch_size=PENDING_BATCH
+        )
+        seen = self._pending.versions
+        self._embeddings = commit.Committer(location, self._table, columns, version=seen[self._table])
+        self._signatures = commit.Committer(location, "signatures", schema.SIGNATURES, version=seen["signatures"])
+        self._failures = commit.Committer(location, "failures", schema.FAILURES)
+        self.expected = self._pending.count
+        self._held: list[Any] = []
+        self._held_rows = 0
+        self._since = time.monotonic()
+        self._started: float | None = None
+
+    @property
+    def active_s(self) -> float:
+        """Seconds since the first block came back or the pipeline began."""
+        return 0.0 if self._started is None else self._since - self._started
+
+    def pending(self) -> Iterator[pa.Table]:
+        """Clips to embed, in the order of their files."""
+        yield from self._pending
+
+    def start(self) -> None:
+        """The pipeline begins: shares of time count from here."""
+        self._started = self._since = time.monotonic()
+
+    def add(self, block: Any, rows: int) -> None:
+        """Hold a block (a reference into Ray's object store) until the next commit."""
+        self._held.append(block)
+        self._held_rows += rows
+
+    def due(self, seconds: float, rows: int) -> bool:
+        """Whether it is time to commit."""
+        return self._held_rows >= rows or (self._held_rows > 0 and time.monotonic() - self._since >= seconds)
+
+    def commit(self) -> None:
+        """Write what is held and make it visible: signatures and failures before the embeddings they belong to."""
+        if self._held:
+            write = ray.remote(num_cpus=0)(write_blocks)
+            written: Written = ray.get(
+                write.remote(self._location, self._table, self._embeddings.schema, self.info.model_key, *self._held)
+            )
+            self._signatures.commit(written.signatures)
+            self._failures.commit(written.failures)
+            self.rows += self._embeddings.commit(written.embeddings)
+            self.failures.update(written.reasons)
+            self.busy.update(written.busy)
+            self._held, self._held_rows = [], 0
+        self._since = time.monotonic()
+
+
+def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, *blocks: pa.Table) -> Written:
+    """Turn blocks of the encoder into fragments; runs as a Ray task, so rows do not pass through the driver."""
+    rows = pa.concat_tables(blocks)
+    at = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
+    rows = rows.append_column("at", at)
+    done = rows.filter(pc.equal(rows["reason"], ""))
+    failed = rows.filter(pc.not_equal(rows["reason"], ""))
+    done = done.append_column("duration_s", pc.subtract(done["end_s"], done["start_s"]))
+    unsigned = done.filter(pc.invert(done["has_signature"]))
+    hashed = unsigned.append_column("hash_version", pa.array([schema.HASH_VERSION] * unsigned.num_rows, pa.int32()))
+    for name, value in (("stage", STAGE), ("model_key", model_key)):
+        failed = failed.append_column(name, pa.array([value] * failed.num_rows, pa.string()))
+    filled = done["filled_frames"].to_numpy()
+    busy: Counter[str] = Counter()
+    for name, column in (("decode", "decode_s"), ("decode_cpu", "decode_cpu_s"), ("embed", "embed_s")):
+        busy[name] = pc.sum(rows[column]).as_py() or 0
+    busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
+    return Written(
+        embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
+        signatures=commit.write_fragments(
+            location, "signatures", hashed.select(schema.SIGNATURES.names), schema.SIGNATURES
+        ),
+        failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
+        reasons=Counter(failed["reason"].to_pylist()),
+        busy=busy,
+    )

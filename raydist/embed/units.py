@@ -1,0 +1,65 @@
+"""Units of decoding work: spans of one file stay together, a unit is worth some seconds, units come in mixed order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+CLIPS_A_UNIT = 32
+"""So many clips cost seconds of decoding against Ray's 10 ms a block, and a 10-hour file still spreads over all workers."""
+
+_CLIP = pa.struct(
+    [
+        ("clip_key", pa.int64()),
+        ("clip_id", pa.string()),
+        ("fingerprint", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),
+        ("split", pa.string()),
+        ("has_signature", pa.bool_()),
+    ]
+)
+_FILE = pa.struct(
+    [
+        ("video_id", pa.string()),
+        ("root", pa.string()),
+        ("path", pa.string()),
+        ("file_fingerprint", pa.string()),
+        ("clips", pa.list_(_CLIP)),
+    ]
+)
+UNITS = pa.schema([("files", pa.list_(_FILE))])
+CLIP_COLUMNS = _CLIP.names
+
+
+def units(clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]], seed: int = 0) -> pa.Table:
+    """Pack clips (in the order of their files) into units.
+
+    Args:
+        clips: rows with `video_id` and the columns of a clip.
+        files: video id -> root, path and file fingerprint.
+        seed: of the order of the units. Mixed, so that a batch of the encoder holds clips of many videos and long
+            files do not pile up at the end.
+    """
+    packed = [{"files": unit} for unit in _pack(clips, files)]
+    random.Random(seed).shuffle(packed)
+    return pa.Table.from_pylist(packed, UNITS)
+
+
+def _pack(clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    unit: list[dict[str, Any]] = []
+    room = CLIPS_A_UNIT
+    for video_id, group in groupby(clips, key=lambda clip: clip["video_id"]):
+        spans = [{name: clip[name] for name in CLIP_COLUMNS} for clip in group]
+        while spans:
+            unit.append({"video_id": video_id, **files[video_id], "clips": spans[:room]})
+            spans, room = spans[room:], room - len(spans[:room])
+            if room == 0:
+                yield unit
+                unit, room = [], CLIPS_A_UNIT
+    if unit:
+        yield unit

@@ -1,0 +1,172 @@
+"""From what a probe told to rows of `videos` and `clips`: spans, places in the source video, aliases, splits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from raydist.clips import naming
+from raydist.clips.naming import NamingTemplate, Split
+from raydist.records import Span
+
+ALIAS_TOLERANCE_MS = 500
+"""A pre-cut clip is the same stretch as a span of its source video if both ends agree this well."""
+
+LONGEST_CUT = 1.5
+"""A file longer than this many clip lengths is a video of its own, whatever its name looks like."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutting:
+    """How an archive cuts files into clips; fixed when it is made."""
+
+    clip_ms: int
+    shortest_ms: int
+    template: NamingTemplate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a file lies in its source video."""
+
+    source_id: str
+    offset_ms: int = 0
+    pre_cut: bool = False
+
+
+def source_start_ms(clip: Row) -> int:
+    """Start of a clip in its source video."""
+    return int(round(clip["source_start_s"] * 1000))
+
+
+@dataclass(slots=True)
+class Stretches:
+    """Stretches of source videos that already are clips: source id -> (start, end, clip id, pre-cut)."""
+
+    _by_source: dict[str, list[tuple[int, int, str, bool]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, clip: Row, pre_cut: bool) -> None:
+        """Remember a clip row."""
+        start_ms = source_start_ms(clip)
+        end_ms = start_ms + clip["end_ms"] - clip["start_ms"]
+        self._by_source[clip["source_id"]].append((start_ms, end_ms, clip["clip_id"], pre_cut))
+
+    def find(self, source_id: str, start_ms: int, end_ms: int, pre_cut: bool) -> str:
+        """Clip id of the same stretch, cut in the other way; empty if there is none."""
+        for start, end, clip_id, other in self._by_source.get(source_id, ()):
+            close = abs(start - start_ms) <= ALIAS_TOLERANCE_MS and abs(end - end_ms) <= ALIAS_TOLERANCE_MS
+            if close and other != pre_cut:
+                return clip_id
+        return ""
+
+
+class Dealer:
+    """Gives clips their split: by source video, once; an earlier decision stays.
+
+    `counts` (source id -> sorted places of its files) stands only at the first deal of an archive of few source videos,
+    which are dealt in parts.
+    """
+
+    def __init__(self, counts: Mapping[str, Sequence[int]] | None = None) -> None:
+        self.in_parts = counts is not None
+        self._counts = counts or {}
+
+    def deal(self, place: Place, spans: int, clip_ms: int) -> list[Split]:
+        """Splits of the clips of one file, in order."""
+        if not self.in_parts:
+            return [naming.deal(place.source_id)] * spans
+        if not place.pre_cut:
+            return naming.deal_parts(place.source_id, spans)
+        places = self._counts[place.source_id]
+        whole = naming.deal_parts(place.source_id, len(places))
+        return [whole[places.index(place.offset_ms // clip_ms)]] * spans
+
+
+def place_of(root: str, path: str, duration_ms: int, cutting: Cutting) -> Place:
+    """Where the file at this path lies in its source video."""
+    if cutting.template is not None and duration_ms <= LONGEST_CUT * cutting.clip_ms:
+        found = cutting.template.match(path)
+        if found is not None:
+            video, index = found
+            return Place(source_id=naming.video_id(root, video), offset_ms=index * cutting.clip_ms, pre_cut=True)
+    return Place(source_id=naming.source_id(naming.video_id(root, path)))
+
+
+def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[str, Split]) -> tuple[Place, list[Row]]:
+    """Rows of `clips` for a probed file, before aliases are taken out."""
+    duration_ms = video["duration_ms"]
+    place = place_of(video["root"], video["path"], duration_ms, cutting)
+    spans = (
+        [Span(start_ms=0, end_ms=duration_ms)]
+        if place.pre_cut
+        else naming.cut(duration_ms, cutting.clip_ms, cutting.shortest_ms)
+    )
+    splits = dealer.deal(place, len(spans), cutting.clip_ms)
+    rows = []
+    for index, (span, split) in enumerate(zip(spans, splits, strict=True)):
+        clip_id = naming.clip_id(video["video_id"], span)
+        rows.append(
+            {
+                "clip_id": clip_id,
+                "clip_key": naming.clip_key(clip_id),
+                "video_id": video["video_id"],
+                "start_s": span.start_ms / 1000,
+                "end_s": span.end_ms / 1000,
+                "duration_s": (span.end_ms - span.start_ms) / 1000,
+                "start_ms": span.start_ms,
+                "end_ms": span.end_ms,
+                "clip_index": place.offset_ms // cutting.clip_ms + index,
+                "source_id": place.source_id,
+                "source_start_s": (place.offset_ms + span.start_ms) / 1000,
+                "split": old_splits.get(clip_id, split),
+                "fingerprint": naming.clip_fingerprint(video["file_fingerprint"], span),
+            }
+        )
+    return place, rows
+
+
+def without_aliases(video: Row, place: Place, clips: list[Row], stretches: Stretches) -> list[Row]:
+    """Take out clips that the archive already has, cut in the other way; a file of which nothing is left is an alias."""
+    kept, first = [], ""
+    for clip in clips:
+        start_ms = source_start_ms(clip)
+        end_ms = start_ms + clip["end_ms"] - clip["start_ms"]
+        same = stretches.find(place.source_id, start_ms, end_ms, place.pre_cut)
+        first = first or same
+        if not same:
+            kept.append(clip)
+    if clips and not kept:
+        video["state"], video["alias_of"] = "alias", first
+    for clip in kept:
+        stretches.add(clip, place.pre_cut)
+    return kept
+
+
+def collisions(clips: Iterable[Row], known: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+    """Clip keys that two different clip ids share: key -> both ids. `known` holds ids of the archive by key."""
+    seen = dict(known)
+    found: dict[int, tuple[str, str]] = {}
+    for clip in clips:
+        other = seen.setdefault(clip["clip_key"], clip["clip_id"])
+        if other != clip["clip_id"]:
+            found[clip["clip_key"]] = (other, clip["clip_id"])
+    return found
+
+
+def failure_row(video_id: str, fingerprint: str, reason: str, detail: str) -> Row:
+    """A row of `failures` for a file that gave no clips."""
+    return {
+        "video_id": video_id,
+        "clip_key": None,
+        "fingerprint": fingerprint,
+        "stage": "scan",
+        "model_key": "",
+        "reason": reason,
+        "detail": detail,
+        "at": datetime.now(UTC),
+    }

@@ -1,0 +1,194 @@
+"""Commits of a scan, wave by wave: failures, then clips, then videos.
+
+In this order a crash leaves clips of a file that `videos` does not hold yet; `repair` takes them out at the next start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from raydist.clips.naming import Split
+from raydist.scan.known import KnownFiles
+from raydist.scan.rows import (
+    Cutting,
+    Dealer,
+    Place,
+    Row,
+    Stretches,
+    clip_rows,
+    collisions,
+    failure_row,
+    place_of,
+    without_aliases,
+)
+from raydist.store import commit, read, schema, sql
+
+SKIPPED_REASONS = ("picture",)
+"""What a probe finds that is no failure: it is counted and not looked at again."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Waves:
+    """Turns probed files into rows and commits them."""
+
+    def __init__(self, location: str, cutting: Cutting, dealer: Dealer, known: KnownFiles, collided: set[str]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.changed = 0
+        self._location = location
+        self._cutting = cutting
+        self._dealer = dealer
+        self._known = known
+        self._collided = collided
+        self._videos = commit.Committer(location, "videos", _videos_schema(location))
+        self._clips = commit.Committer(location, "clips", schema.CLIPS)
+
+    def commit(self, probed: list[Row]) -> None:
+        """Commit one wave of probed files."""
+        probed = [row for row in probed if row["video_id"] not in self._collided or row["reason"] == "id_collision"]
+        before = [row["video_id"] for row in probed if self._known.see(row["video_id"])]
+        old_splits = _old_splits(self._location, before)
+        carried = self._carried(before)
+        stretches = self._stretches(probed)
+        videos: list[Row] = []
+        clips: list[Row] = []
+        for row in probed:
+            video, own = self._rows(row, old_splits, stretches)
+            videos.append({**carried.get(video["video_id"], {}), **video})
+            clips.extend(own)
+        self._fail_colliding(videos, clips)
+        self._write(videos, clips, before)
+
+    def _rows(self, row: Row, old_splits: dict[str, Split], stretches: Stretches) -> tuple[Row, list[Row]]:
+        video = video_row(row)
+        if video["state"] != "ok":
+            return video, []
+        place, clips = clip_rows(row, self._cutting, self._dealer, old_splits)
+        if self._cutting.template is not None:
+            clips = without_aliases(video, place, clips, stretches)
+        return video, clips
+
+    def _carried(self, video_ids: list[str]) -> dict[str, Row]:
+        """What a person said of a file outlives the file's change: metadata columns and a split of its own."""
+        own = {"split_override", *(name for name in self._videos.schema.names if name not in schema.VIDEOS.names)}
+        rows: dict[str, Row] = {}
+        table = read.rows_by_key(self._location, "videos", video_ids, ["video_id", *sorted(own)], key="video_id")
+        rows.update({row.pop("video_id"): row for row in table.to_pylist()})
+        return rows
+
+    def _stretches(self, probed: list[Row]) -> Stretches:
+        stretches = Stretches()
+        if self._cutting.template is None:
+            return stretches
+        own = {row["video_id"] for row in probed}
+        sources = sorted({self._place(row).source_id for row in probed if not row["reason"]})
+        columns = ["clip_id", "video_id", "source_id", "source_start_s", "start_ms", "end_ms"]
+        for clip in read.rows_by_key(self._location, "clips", sources, columns, key="source_id").to_pylist():
+            if clip["video_id"] not in own:
+                root, _, path = clip["video_id"].partition("/")
+                length_ms = clip["end_ms"] - clip["start_ms"]
+                stretches.add(clip, place_of(root, path, length_ms, self._cutting).pre_cut)
+        return stretches
+
+    def _place(self, row: Row) -> Place:
+        return place_of(row["root"], row["path"], row["duration_ms"], self._cutting)
+
+    def _fail_colliding(self, videos: list[Row], clips: list[Row]) -> None:
+        """A key of two clips fails the files of both that are in this wave; neither is silently dropped."""
+        keys = [clip["clip_key"] for clip in clips]
+        there = read.rows_by_key(self._location, "clips", keys, ["clip_key", "clip_id"])
+        known = dict(zip(there["clip_key"].to_pylist(), there["clip_id"].to_pylist(), strict=True))
+        for key, (one, other) in collisions(clips, known).items():
+            guilty = {clip["video_id"] for clip in clips if clip["clip_key"] == key}
+            for video in videos:
+                if video["video_id"] in guilty:
+                    detail = f"{one!r} and {other!r} share the clip key {key}; rename one of the files"
+                    video.update(state="failed", reason="id_collision", detail=detail)
+            clips[:] = [clip for clip in clips if clip["video_id"] not in guilty]
+
+    def _write(self, videos: list[Row], clips: list[Row], before: list[str]) -> None:
+        failed = [video for video in videos if video["state"] == "failed"]
+        rows = [
+            failure_row(video["video_id"], video["file_fingerprint"] or "", video["reason"], video["detail"])
+            for video in failed
+        ]
+        if rows:
+            commit.append(self._location, "failures", _table(rows, schema.FAILURES), schema.FAILURES)
+        replaced = sql.is_in("video_id", before) if before else None
+        for committer, table in (
+            (self._clips, _table(clips, schema.CLIPS)),
+            (self._videos, _table(videos, self._videos.schema)),
+        ):
+            fragments = commit.write_fragments(self._location, committer.table, table, committer.schema)
+            committer.commit(fragments, delete_where=replaced)
+        self.changed += len(before)
+        self.counts.update(video["state"] for video in videos)
+        self.counts["clips"] += len(clips)
+        self.failures.update(video["reason"] for video in failed)
+
+
+def video_row(row: Row) -> Row:
+    """A row of `videos` for a probed file."""
+    reason = row["reason"] or ""
+    state = "ok" if not reason else "skipped" if reason in SKIPPED_REASONS else "failed"
+    kept = {name: row.get(name) for name in row if name not in ("duration_ms", "reason", "detail")}
+    duration_ms = row.get("duration_ms")
+    return {
+        **kept,
+        "state": state,
+        "reason": reason,
+        "detail": row["detail"] or "",
+        "duration_s": None if duration_ms is None else duration_ms / 1000,
+        "modified_at": _EPOCH + timedelta(microseconds=row["modified_ns"] // 1000),
+    }
+
+
+def vanish(location: str, known: KnownFiles, below: Iterable[tuple[str, str]]) -> list[str]:
+    """Mark files that are gone: their clips leave the archive, their row stays with the state `vanished`.
+
+    Args:
+        location: of the archive.
+        known: told by `see` which files are still there.
+        below: (root, encoded folder below it) that were walked as a whole.
+
+    Returns:
+        Their video ids.
+    """
+    gone: list[Row] = []
+    for batch in read.scan_batches(location, "videos"):
+        for row in batch.to_pylist():
+            inside = any(row["root"] == root and _is_below(row["path"], folder) for root, folder in below)
+            if inside and row["state"] != "vanished" and known.gone(row["video_id"]):
+                gone.append({**row, "state": "vanished"})
+    if gone:
+        ids = [row["video_id"] for row in gone]
+        commit.delete(location, "clips", sql.is_in("video_id", ids))
+        videos = commit.Committer(location, "videos", _videos_schema(location))
+        fragments = commit.write_fragments(location, "videos", _table(gone, videos.schema), videos.schema)
+        videos.commit(fragments, delete_where=sql.is_in("video_id", ids))
+    return [row["video_id"] for row in gone]
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return not folder or path.startswith(folder + "/")
+
+
+def _old_splits(location: str, video_ids: list[str]) -> dict[str, Split]:
+    table = read.rows_by_key(location, "clips", video_ids, ["clip_id", "split"], key="video_id")
+    return dict(zip(table["clip_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def _videos_schema(location: str) -> pa.Schema:
+    """The schema of `videos` as it is, with the columns that the user added."""
+    table = read.open_table(location, "videos")
+    return schema.VIDEOS if table is None else table.schema
+
+
+def _table(rows: list[dict[str, Any]], columns: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=columns)

@@ -1,0 +1,63 @@
+"""Roots: the places that were scanned, by name. Only here does an archive hold absolute paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from raydist.errors import UsageError
+from raydist.store import commit, read, schema, sql
+
+
+def places(location: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Root name -> its folder on this machine: the archive's, unless the configuration overrides it."""
+    known: dict[str, str] = {}
+    for batch in read.scan_batches(location, "roots", ["name", "location"]):
+        known.update(zip(batch["name"].to_pylist(), batch["location"].to_pylist(), strict=True))
+    return {name: os.path.realpath(os.path.expanduser(overrides.get(name, place))) for name, place in known.items()}
+
+
+def remember(location: str, roots: Mapping[str, str]) -> None:
+    """Add roots (name -> folder) that the archive does not know."""
+    known = places(location, {})
+    new = {name: place for name, place in roots.items() if name not in known}
+    if new:
+        _write(location, new)
+
+
+def move(location: str, old: str, new: str) -> Iterator[str]:
+    """Re-root: what lay in folder `old` (or the root of that name) now lies in `new`. Yields a note a root.
+
+    Raises:
+        UsageError: no root lies there, or the new folder does not exist.
+    """
+    if not os.path.isdir(os.path.expanduser(new)):
+        raise UsageError(f"--moved {old!r} {new!r}: the new folder does not exist; expected where the videos are now")
+    target = os.path.realpath(os.path.expanduser(new))
+    known = places(location, {})
+    source = os.path.realpath(os.path.expanduser(old))
+    moved: dict[str, str] = {}
+    for name, place in known.items():
+        if old == name or place == source:
+            moved[name] = target
+        elif place.startswith(source.rstrip("/") + "/"):
+            moved[name] = os.path.join(target, os.path.relpath(place, source))
+    if not moved:
+        listed = ", ".join(f"{name} ({place})" for name, place in known.items()) or "none"
+        raise UsageError(f"--moved {old!r}: no root of the archive lies there; its roots: {listed}")
+    _write(location, moved)
+    for name, place in moved.items():
+        yield f"root {name!r} is now at {place}"
+
+
+def _write(location: str, roots: Mapping[str, str]) -> None:
+    now = datetime.now(UTC)
+    rows = [{"name": name, "location": place, "at": now} for name, place in roots.items()]
+    table = commit.Committer(location, "roots", schema.ROOTS)
+    data = pa.Table.from_pylist(rows, schema=schema.ROOTS)
+    table.commit(
+        commit.write_fragments(location, "roots", data, schema.ROOTS), delete_where=sql.is_in("name", list(roots))
+    )
