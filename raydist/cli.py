@@ -30,7 +30,8 @@ INTERRUPTED = 130
 def cli(debug: bool) -> None:
     """Teach CLIP your archive: embed and search millions of video clips on Ray.
 
-    Begin with `raydist demo`, or with your own videos: `raydist scan FOLDER`, `raydist embed`, `raydist search "words"`.
+    Begin with `raydist demo`, or with your own videos:
+    `raydist scan FOLDER`, `raydist embed`, `raydist search "words"`.
     """
     if debug:
         os.environ["RAYDIST_DEBUG"] = "1"
@@ -51,9 +52,7 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change one setting."),
         click.option("--config", "file", metavar="FILE", help="TOML file of settings. [default: ./raydist.toml]"),
-        click.option(
-            "--archive", metavar="FOLDER", help="The archive. [default: RAYDIST_ARCHIVE, or the config file's]"
-        ),
+        click.option("--archive", metavar="FOLDER", help="The archive. [default: RAYDIST_ARCHIVE]"),
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -102,9 +101,7 @@ def embed(resolve: Resolve, model: str | None, retry_failed: bool, as_json: bool
 @click.option("--clip", metavar="CLIP_ID", help="Search by a clip of the archive.")
 @click.option("--queries", metavar="FILE", help="A text file, a query a line.")
 @click.option("--top", type=int, help="Hits a query. [default: 10]")
-@click.option(
-    "--where", metavar="SQL", help="Only clips for which it is true, such as \"split = 'test' AND duration_s > 5\"."
-)
+@click.option("--where", metavar="SQL", help="Only clips for which it is true: \"split = 'test'\".")
 @click.option("--model", metavar="M", help="The model whose vectors are searched. [default: the archive's only one]")
 @as_json
 @settings

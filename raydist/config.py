@@ -33,9 +33,7 @@ class Scan(Section):
 
     clip_seconds: float = Field(default=30.0, gt=0, le=86_400, description="length of a clip")
     min_clip_seconds: float = Field(default=2.0, ge=0, description="a shorter last span is dropped")
-    naming: str = Field(
-        default="", description="template of pre-cut clip names, such as {video}_{index}; empty: videos"
-    )
+    naming: str = Field(default="", description="template of pre-cut clip names: {video}_{index}; empty: videos")
     index_base: int = Field(default=0, ge=0, description="index of the first pre-cut clip of a video")
     probes: int = Field(default=0, ge=0, description="probing processes in the cluster; 0: one a core")
 
@@ -66,9 +64,7 @@ class Embed(Section):
         default="",
         description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
     )
-    device: str = Field(
-        default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where the cluster has them"
-    )
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
     batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
     decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
     encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
@@ -85,9 +81,7 @@ class Search(Section):
 class Ray(Section):
     """[ray] where the work runs."""
 
-    address: str = Field(
-        default="", description="address of a Ray cluster; empty: RAY_ADDRESS, else this machine alone"
-    )
+    address: str = Field(default="", description="of a Ray cluster; empty: RAY_ADDRESS, else this machine alone")
     cpus: int = Field(default=0, ge=0, description="cores to use on this machine alone; 0: all")
     temp_dir: str = Field(default="", description="folder for Ray's own files on this machine; empty: Ray's choice")
 
@@ -97,7 +91,7 @@ class Config(Section):
 
     archive: str = Field(default="", description="folder of the archive")
     max_failed: float = Field(
-        default=0.10, ge=0, le=1, description="share of failures above which a stage exits with 1"
+        default=0.10, ge=0, le=1, description="share of failures from which on a stage exits with 1"
     )
     roots: dict[str, str] = Field(default_factory=dict, description="root name -> its folder on this machine")
     scan: Scan = Scan()
@@ -114,7 +108,8 @@ class Config(Section):
         """
         if not self.archive:
             raise UsageError(
-                'no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, or `archive = "FOLDER"` in ./raydist.toml'
+                "no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, "
+                'or `archive = "FOLDER"` in ./raydist.toml'
             )
         return str(Path(self.archive).expanduser().absolute())
 
@@ -256,9 +251,6 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        meaning = describe(key) if key in known_keys() else ""
-        lines.append(
-            f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}"
-            + (f" ({meaning})" if meaning else "")
-        )
+        meaning = f" ({describe(key)})" if key in known_keys() else ""
+        lines.append(f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}{meaning}")
     return "; ".join(lines)

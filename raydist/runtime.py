@@ -1,7 +1,7 @@
 """Ray: the session that a stage runs in, the resources that it may plan with, and a manifest of work as a dataset.
 
-A stage writes its work as a manifest of Parquet files, a row a unit of work, and reads it back as a Ray dataset: neither
-the driver's memory nor Ray's object store grows with the amount of work.
+A stage writes its work as a manifest of Parquet files, a row a unit of work, and reads it back as a Ray dataset:
+neither the driver's memory nor Ray's object store grows with the amount of work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIGHT_CPUS = 1.0
 """Kept free for reading the manifest: a plan whose actors hold every core would wait for ever."""
 
 ENCODER_CPUS = 0.5
-"""Logical cores of an encoder. It computes on all cores of a CPU-only machine, decoders share them by what is scarce."""
+"""Logical cores of an encoder. On a CPU-only machine it computes on all cores; the system shares them with decoders."""
 
 SMALLEST_SHARE = 0.05
 """Logical cores under which a decoder is not worth starting."""
@@ -35,7 +35,6 @@ _QUIET = {
     # All of Ray's ports on loopback when it runs on this machine alone; by default they listen on the network.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
@@ -92,7 +91,7 @@ def _start(section: Ray, address: str) -> None:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = section.cpus or available
     extra: dict[str, Any] = {"_temp_dir": section.temp_dir} if section.temp_dir else {}
-    # One core more than there are, for the light tasks: they wait for the disk, decoding and encoding get every real one.
+    # One core more than there are, for the light tasks that wait for the disk: real ones are for decoding and encoding.
     with _silence():
         ray.init(address="local", num_cpus=cores + int(LIGHT_CPUS), include_dashboard=False, **extra, **quiet)
 

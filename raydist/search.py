@@ -121,7 +121,7 @@ def choose_model(location: str, wanted: str) -> Stored:
     there = models.stored(location)
     if not there:
         raise ArchiveError(
-            f"the archive {location!r} has no vectors yet: run `raydist embed` first (`raydist status` shows what is there)"
+            f"the archive {location!r} has no vectors yet: run `raydist embed` first (`raydist status` has the books)"
         )
     listed = ", ".join(f"{model.name} ({model.model_key})" for model in there)
     if not wanted:
@@ -193,7 +193,7 @@ def _of_image(encoder: Encoder, image: str) -> NDArray[np.float32]:
     return vectors_BD[0]
 
 
-def _of_clip(location: str, table: str, clip_id: str) -> NDArray[np.float32]:
+def _of_clip(location: str, table: str, clip_id: str) -> NDArray[np.floating]:
     naming.parse_clip_id(clip_id)
     rows = read.rows_by_key(location, table, [naming.clip_key(clip_id)], ["clip_id", "vector"])
     if not rows.num_rows:

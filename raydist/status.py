@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from raydist.config import Config
-from raydist.store import models, read, settings
+from raydist.store import models, settings
 from raydist.store.books import books
 from raydist.store.schema import VIDEO_STATES
-from raydist.store.sql import equals
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -21,10 +19,10 @@ def run(config: Config) -> dict[str, Any]:
     location = config.require_archive()
     settings.open_existing(location)
     found = books(location)
-    states = {state: found.files.get(state, 0) for state in VIDEO_STATES}
+    states = {state: found.states.get(state, 0) for state in VIDEO_STATES}
     return {
         "archive": location,
-        "files": states["ok"] + states["alias"] + states["failed"],
+        "files": found.files,
         "ok": states["ok"],
         "alias": states["alias"],
         "failed_files": found.failed_files,
@@ -32,7 +30,7 @@ def run(config: Config) -> dict[str, Any]:
         "vanished": states["vanished"],
         "clips": found.clips,
         "captions": found.captions,
-        "reasons": _reasons(location),
+        "reasons": dict(found.reasons),
         "models": {model.model_key: model.name for model in models.stored(location)},
         "embeddings": {
             key: {"rows": count.rows, "failed": count.failed, "pending": count.pending}
@@ -41,23 +39,16 @@ def run(config: Config) -> dict[str, Any]:
     }
 
 
-def _reasons(location: str) -> dict[str, int]:
-    """Why files failed, the most frequent first."""
-    reasons: Counter[str] = Counter()
-    for batch in read.scan_batches(location, "videos", ["reason"], where=equals("state", "failed")):
-        reasons.update(batch["reason"].to_pylist())
-    return dict(reasons.most_common())
-
-
 def render(books: dict[str, Any]) -> str:
     """The books in lines for a person, with what to do next."""
     lines = [
         f"archive    {books['archive']}",
-        f"files      {books['files']:,} = {books['ok']:,} ok + {books['alias']:,} alias + {books['failed_files']:,} failed",
+        f"files      {books['files']:,} = {books['ok']:,} ok + {books['alias']:,} alias"
+        f" + {books['failed_files']:,} failed",
         f"clips      {books['clips']:,}",
     ]
     lines += [f"{name:<10} {books[name]:,}" for name in ("captions", "skipped", "vanished") if books[name]]
-    lines += [f"failed     {count:,} files: {reason}" for reason, count in books["reasons"].items()]
+    lines += [f"failed     {count:,} {reason}" for reason, count in books["reasons"].items()]
     for key, count in books["embeddings"].items():
         name = books["models"].get(key) or key
         lines.append(

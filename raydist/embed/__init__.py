@@ -84,6 +84,7 @@ def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledg
         gpu = _use_gpu(section.device, resources)
         decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
         plan = runtime.plan(resources, workers=decoders, encoders=section.encoders, gpus=gpu)
+        places = roots.places(config.require_archive(), config.roots)
         geometry = Geometry(frames=info.frames, size_px=info.size_px, resize=info.resize)
         threads = max(1, int((resources.cpus - runtime.LIGHT_CPUS) // max(1, plan.encoders)))
         embedded = (
@@ -91,11 +92,7 @@ def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledg
             .map_batches(
                 # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
                 Decoder,
-                fn_constructor_args=(
-                    roots.places(config.require_archive(), config.roots),
-                    geometry,
-                    config.decode.limits(),
-                ),
+                fn_constructor_args=(places, geometry, config.decode.limits()),
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=plan.workers),
@@ -150,11 +147,8 @@ def _report(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
         notes.append(
             "nothing to do: every clip has a vector or a failure of this model (--retry-failed tries those again)"
         )
-    notes.append(
-        'next: `raydist search "words"`'
-        if ledger.rows or not failed
-        else "see the reasons above; `raydist status` has the books"
-    )
+    done = ledger.rows or not failed
+    notes.append('next: `raydist search "words"`' if done else "`raydist status` has the books")
     return Report(
         stage="embed",
         run=name,

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 CLIPS_A_UNIT = 32
-"""So many clips cost seconds of decoding against Ray's 10 ms a block, and a 10-hour file still spreads over all workers."""
+"""Seconds of decoding against Ray's 10 ms a block, and a 10-hour file still spreads over all workers."""
 
 _CLIP = pa.struct(
     [

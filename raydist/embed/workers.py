@@ -117,7 +117,7 @@ class Embedder:
 
     def __init__(self, model: str, device: str, geometry: Geometry, threads: int) -> None:
         if device == "cpu":
-            import torch  # Ray allows a worker one thread; a CPU-only encoder is the run's bottleneck and takes its share
+            import torch  # Ray allows a worker one thread, but a CPU-only encoder mostly bounds the run
 
             torch.set_num_threads(threads)
         self._encoder = load_encoder(model, device=device)

@@ -2,7 +2,7 @@
 
 Reads   folders, files and globs; the archive's `roots` and `videos` to leave unchanged files unopened
 Writes  `roots`, `videos`, `clips`, `failures`; takes out rows that derive from changed or vanished files
-Again   incremental, and safe after any crash: what was not committed is looked at again, what half-committed is repaired
+Again   incremental, and safe after any crash: what was not committed is looked at again, halves are repaired
 """
 
 from __future__ import annotations

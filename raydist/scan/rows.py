@@ -41,7 +41,8 @@ class Place:
 
 def source_start_ms(clip: Row) -> int:
     """Start of a clip in its source video."""
-    return int(round(clip["source_start_s"] * 1000))
+    start_s: float = clip["source_start_s"]
+    return round(start_s * 1000)
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
 
 
 def without_aliases(video: Row, place: Place, clips: list[Row], stretches: Stretches) -> list[Row]:
-    """Take out clips that the archive already has, cut in the other way; a file of which nothing is left is an alias."""
+    """Take out clips that the archive has already, cut in the other way; a file without any left is an alias."""
     kept, first = [], ""
     for clip in clips:
         start_ms = source_start_ms(clip)

@@ -117,8 +117,8 @@ def _root_for(folder: str, roots: dict[str, str], as_name: str | None) -> str:
     inside = [name for name, place in roots.items() if place.startswith(folder.rstrip("/") + "/")]
     if inside:
         raise UsageError(
-            f"{folder!r} is a parent of the root {inside[0]!r} ({roots[inside[0]]}), whose clips would get second names: "
-            "scan its other folders one by one, or start a new archive for all of it"
+            f"{folder!r} is a parent of the root {inside[0]!r} ({roots[inside[0]]}), whose clips would get "
+            "second names: scan its other folders one by one, or start a new archive for all of it"
         )
     name = as_name or naming.encode_path(os.fsencode(os.path.basename(folder))) or "root"
     if name in roots:
