@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/raydist demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow"

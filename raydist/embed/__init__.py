@@ -23,7 +23,8 @@ from raydist.models.registry import describe
 from raydist.progress import bar, talk
 from raydist.records import Report
 from raydist.report import new_run, run_folder, save
-from raydist.store import lease, models, read, roots, settings, stale
+from raydist.store import compact, lease, models, read, roots, settings, stale
+from raydist.store.schema import embeddings_table
 
 DEFAULT_MODEL = "viclip-b16"
 
@@ -44,7 +45,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     info = describe(config.embed.model or models.only_model(location) or DEFAULT_MODEL)
     _say_licence(location, info)
     name = new_run("embed")
-    with lease.Lease(location, "embed"):
+    with lease.Lease(location, "embed") as held:
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed)
         manifest = runtime.Manifest(run_folder(location, name) / "manifest")
@@ -59,6 +60,8 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
             raise
         finally:
             manifest.remove()
+        for table in (embeddings_table(info.model_key), "signatures"):
+            compact.compact_if_alone(location, table, held)
     report = _report(name, time.monotonic() - started, ledger, plan)
     save(report, location)
     return report

@@ -28,7 +28,7 @@ from raydist.scan.probe import Prober, units
 from raydist.scan.rows import Cutting, Dealer
 from raydist.scan.walk import Candidate, Selection, Walked, select, walk
 from raydist.scan.wave import Waves, vanish
-from raydist.store import lease, read, roots, settings, stale
+from raydist.store import compact, lease, read, roots, settings, stale
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
@@ -67,7 +67,7 @@ def run(config: Config, request: Request) -> Report:
     select(request.inputs, {}, request.as_name or "new")  # what was typed is wrong before an archive is made
     settings.create_or_open(location, archive_settings(config.scan))
     name = new_run("scan")
-    with lease.Lease(location, "scan", exclusive=True), stale.Unfinished(location):
+    with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
         notes = list(roots.move(location, *request.moved)) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name)
         roots.remember(location, {selection.root.name: selection.root.location for selection in selections})
@@ -77,6 +77,8 @@ def run(config: Config, request: Request) -> Report:
             notes += user_columns.add(location, request.metadata, roots.places(location, config.roots))
         if request.resplit:
             notes += resplit.deal_again(location)
+        for table in ("clips", "videos"):
+            compact.compact_if_alone(location, table, held)
     report = Report(
         stage="scan",
         run=name,
