@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydist.errors import ResourceError
 
@@ -72,6 +72,8 @@ class Encoder(ABC):
     """
 
     info: ModelInfo
+    model: nn.Module
+    """Both towers, in evaluation mode."""
     statistics: Statistics
     temperature: float
     """Similarities are divided by it before a softmax."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import is_offline_mode, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
 
 from raydist.errors import ModelError
@@ -31,8 +31,11 @@ def fetch(repository: str, by_hand: Path) -> Path:
     Raises:
         ModelError: it is not here and cannot be fetched.
     """
-    problem: Exception
+    problem: Exception | str = ""
     for here_only in (True, False):
+        if not here_only and is_offline_mode():
+            problem = "HF_HUB_OFFLINE is set"
+            break
         try:
             snapshot = Path(
                 snapshot_download(
@@ -52,8 +55,8 @@ def fetch(repository: str, by_hand: Path) -> Path:
         f"{repository} is not on this machine and could not be fetched from the hub ({_first_line(problem)}). "
         f"Where there is internet: `hf download {repository} --local-dir {by_hand}` "
         f"(it needs model.safetensors and the *.json and *.txt files); then use `--model {by_hand.name}`."
-    ) from problem
+    )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _first_line(problem: Exception | str) -> str:
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0].rstrip(".")

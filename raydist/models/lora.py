@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,13 +24,14 @@ def merged(model: Model, folder: Path) -> Model:
     """
     try:
         stored = load_file(folder / "adapter_model.safetensors")
-        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft warns of is an error below
+            adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
             f"the adapter in {str(folder)!r} does not fit {type(model).__name__} ({error}); "
             "name the model that it was trained on"
         ) from error
-    # peft warns only when tensors are left over or missing.
     different = sorted(stored.keys() ^ get_peft_model_state_dict(adapted).keys())
     if different:
         raise ModelError(

@@ -69,6 +69,8 @@ class Traits:
 class ClipEncoder(Encoder):
     """A CLIP or SigLIP on a device."""
 
+    model: Any  # CLIPModel or SiglipModel; what transformers adds to modules is untyped
+
     def __init__(self, folder: Path, info: ModelInfo, device: torch.device, adapter: Path | None = None) -> None:
         traits = read_traits(folder)
         self.info = info

@@ -79,6 +79,8 @@ def resolve(name: str) -> Located:
         return TINY
     if name in KNOWN:
         return _resolve_known(name)
+    if not name.strip():
+        raise ModelError(f"no model named {name!r}; known: {', '.join(names())}")
     path = Path(name).expanduser()
     if path.name == viclip.WEIGHTS_FILE and path.is_file():
         path = path.parent
@@ -88,7 +90,7 @@ def resolve(name: str) -> Located:
     if _is_plain(name) and kept.is_dir():
         return _at(kept, name)
     if hub.is_repository(name) and not path.exists():
-        short = next((short for short, known in KNOWN.items() if known.repository == name), name.rpartition("/")[2])
+        short = _short(name)
         return _at(hub.fetch(name, models_home() / short), short)
     raise ModelError(_no_such_model(name))
 
@@ -148,7 +150,8 @@ def _resolve_known(name: str) -> Located:
 
 def _at(folder: Path, name: str) -> Located:
     licence = KNOWN[name].licence if name in KNOWN else _UNKNOWN_LICENCE
-    return Located(name=name, folder=folder, licence=licence)
+    # Absolute, because a worker of the cluster has another current directory.
+    return Located(name=name, folder=folder.absolute(), licence=licence)
 
 
 def _name_of(folder: Path) -> str:
@@ -156,8 +159,15 @@ def _name_of(folder: Path) -> str:
     folder = folder.resolve()
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return next((short for short, known in KNOWN.items() if known.repository == repository), repository)
+        return _short(repository)
     return folder.name
+
+
+def _short(repository: str) -> str:
+    """The known name of a repository, else its own name without the owner."""
+    return next(
+        (short for short, known in KNOWN.items() if known.repository == repository), repository.rpartition("/")[2]
+    )
 
 
 def _describe(located: Located, adapter: Path | None) -> ModelInfo:

@@ -225,7 +225,7 @@ class ViCLIP(nn.Module):
         nn.init.normal_(text.token_embedding.weight, std=0.02)
         nn.init.normal_(text.text_projection, std=self.shape.text_width**-0.5)
         for tower, width in ((vision.transformer, self.shape.vision_width), (text.transformer, self.shape.text_width)):
-            deep = width**-0.5 * (2 * len(tower.resblocks)) ** -0.5
+            deep = width**-0.5 * (2 * max(1, len(tower.resblocks))) ** -0.5
             stds = {"out_proj": deep, "fc1": (2 * width) ** -0.5, "fc2": deep}
             for name, layer in tower.named_modules():
                 if isinstance(layer, nn.Linear):

@@ -191,7 +191,7 @@ def _replace(key: str, *, backwards: bool) -> str:
 def _layers(shapes: Mapping[str, tuple[int, ...]], tower: str) -> int:
     prefix = f"{tower}.transformer.resblocks."
     numbers = {int(key[len(prefix) :].split(".")[0]) for key in shapes if re.match(re.escape(prefix) + r"\d+\.", key)}
-    return max(numbers, default=-1) + 1
+    return len(numbers)
 
 
 def _heads_of(config: Path) -> dict[str, int]:

@@ -18,13 +18,14 @@ STATISTICS = Statistics(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 class ViclipEncoder(Encoder):
     """A ViCLIP on a device."""
 
+    model: ViCLIP
     statistics = STATISTICS
 
     def __init__(self, model: ViCLIP, info: ModelInfo, device: torch.device) -> None:
         self.info = info
         self.device = device
         self.dtype = pick_dtype(device)
-        self.temperature = float(model.temp)  # before bfloat16 rounds it
+        self.temperature = float(model.temp.detach())  # before bfloat16 rounds it
         self.model = model.eval().to(device, self.dtype)
         self._tokenizer = Tokenizer(info.context, drop_markers=True)
 
