@@ -183,7 +183,9 @@ class Committer:
         for number in range(_TRIES):
             try:
                 return attempt()
-            except OSError as error:
+            except (OSError, StoreError) as error:
+                if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
+                    raise  # a condition that is none, a table that is gone: another try would not help
                 if is_conflict(error):
                     self.conflicts += 1
                     wait = random.uniform(0, min(0.02 * 2 ** min(number, 6), 1.0))
@@ -324,7 +326,7 @@ def _all_deleted(fragment: FragmentMetadata, version: int) -> FragmentMetadata:
     return FragmentMetadata.from_json(json.dumps(document))
 
 
-def is_conflict(error: OSError) -> bool:
+def is_conflict(error: Exception) -> bool:
     """Whether a commit failed because another came first."""
     text = str(error).lower()
     return "commit conflict" in text or "concurrent writers" in text or type(error).__name__ == "CommitConflictError"

@@ -61,7 +61,7 @@ def top_k(
     _refuse_width(dataset, table, queries_QD.shape[1])
     hits: list[pa.Table] = []
     for start in range(0, len(queries_QD), _QUERIES_PER_PASS):
-        best = _Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
+        best = Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
         for block in _blocks(dataset, where):
             best.see(*block)
         hits += _rows(dataset, best, list(columns))
@@ -100,7 +100,7 @@ def _blocks(
                 yield vectors, part["clip_key"].to_numpy(), part["_rowaddr"].to_numpy()
 
 
-class _Best:
+class Best:
     """The k best of each query among the vectors seen so far."""
 
     def __init__(self, queries_QD: NDArray[np.float32], k: int) -> None:
@@ -146,7 +146,7 @@ class _Best:
         self.found[query] = (scores[order], all_keys[order], rows[order])
 
 
-def _rows(dataset: lance.LanceDataset, best: _Best, columns: list[str]) -> list[pa.Table]:
+def _rows(dataset: lance.LanceDataset, best: Best, columns: list[str]) -> list[pa.Table]:
     """Read the rows of all hits, each once."""
     addresses = [found[2] for found in best.found]
     unique = np.unique(np.concatenate([np.empty(0, np.uint64), *addresses]))

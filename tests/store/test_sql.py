@@ -1,0 +1,61 @@
+"""Quoting: whatever a value or a name holds, it stays a value or a name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store import tables
+
+from raydist.store import commit, read, schema, sql
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
+    location = str(tmp_path_factory.mktemp("archive"))
+    rows = tables.clips([-(2**63), 0, 7], start_s=[0.1, 1e-9, 30.0], split=["it's", "-- x", 'a"b`c'])
+    commit.append(location, "clips", rows, schema.CLIPS)
+    commit.append(location, "roots", tables.filled(schema.ROOTS, 1, name="r", at=tables.NOW), schema.ROOTS)
+    return location
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_any_text_is_compared_as_it_is(archive: str, text: str) -> None:
+    matching = sql.all_of(sql.equals("clip_key", 7), f"{sql.quote_sql(text)} = {sql.quote_sql(text)}")
+    assert read.count_rows(archive, "clips", matching) == 1
+    assert read.count_rows(archive, "clips", sql.equals("split", text)) == (text in ("it's", "-- x", 'a"b`c'))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("clip_key", -(2**63)),
+        ("clip_key", 7),
+        ("start_s", 0.1),
+        ("start_s", 1e-9),
+        ("split", "it's"),
+        ("split", 'a"b`c'),
+    ],
+)
+def test_a_value_finds_its_row(archive: str, column: str, value: int | float | str) -> None:
+    assert read.count_rows(archive, "clips", sql.equals(column, value)) == 1
+    assert read.count_rows(archive, "clips", sql.is_in(column, [value])) == 1
+
+
+def test_a_moment_finds_its_row(archive: str) -> None:
+    assert read.count_rows(archive, "roots", sql.equals("at", tables.NOW)) == 1
+
+
+def test_null_is_found_as_null_and_nothing_is_in_no_values(archive: str) -> None:
+    assert read.count_rows(archive, "clips", sql.equals("source_id", None)) == 3
+    assert read.count_rows(archive, "clips", sql.is_in("clip_key", [])) == 0
+    assert read.count_rows(archive, "clips", sql.not_true(sql.equals("source_id", "x"))) == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"x", datetime(2026, 1, 1)])
+def test_what_has_no_literal_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"literal|time zone"):
+        sql.quote_sql(value)  # type: ignore[arg-type]
