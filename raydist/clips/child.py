@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydist.clips.source import shown
 from raydist.errors import SourceError
 from raydist.records import DecodedClip, Limits, Probe, Span
 
@@ -102,7 +103,7 @@ class Child:
         reply = self._reply(self._limits.cpu_s)
         self._busy = False
         if isinstance(reply, _Death):
-            raise SourceError(reply.reason, f"{location!r}: {reply.detail}")
+            raise SourceError(reply.reason, f"{shown(location)}: {reply.detail}")
         if "reason" in reply:
             raise SourceError(reply["reason"], reply["detail"])
         return Probe(**reply["probe"])

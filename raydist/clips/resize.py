@@ -62,22 +62,22 @@ def bilinear(frame_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     columns = _columns(frame_HWC.shape[1], width)
     rows = _rows(frame_HWC.shape[0], height)
     taken = frame_HWC[rows.used]
-    left = np.take(taken, columns.low, axis=1).astype(np.int32)
-    right = np.take(taken, columns.high, axis=1).astype(np.int32)
-    left *= columns.low_weight[None, :, None]
-    right *= columns.high_weight[None, :, None]
+    # From here on a row is a flat line of width * 3 values: numpy is several times slower along an axis of 3.
+    left = np.take(taken, columns.low, axis=1).reshape(len(taken), -1).astype(np.int32)
+    right = np.take(taken, columns.high, axis=1).reshape(len(taken), -1).astype(np.int32)
+    left *= np.repeat(columns.low_weight, 3)
+    right *= np.repeat(columns.high_weight, 3)
     left += right
     left >>= 4
-    upper = left[rows.low]
-    lower = left[rows.high]
-    upper *= rows.low_weight[:, None, None]
-    lower *= rows.high_weight[:, None, None]
+    upper, lower = left[rows.low], left[rows.high]
+    upper *= rows.low_weight[:, None]
+    lower *= rows.high_weight[:, None]
     upper >>= 16
     lower >>= 16
     upper += lower
     upper += 2
     upper >>= 2
-    return upper.astype(np.uint8)
+    return upper.astype(np.uint8).reshape(height, width, 3)
 
 
 class _Taps:

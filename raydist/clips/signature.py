@@ -17,6 +17,7 @@ HASH_VERSION = 1
 
 _SIDE = 32
 _LOW = 8
+_ROWS = 256
 _QUIET = 1 << 18
 """Coefficients below a fraction of a grey level say nothing: a flat frame with rounding noise is a flat frame."""
 
@@ -41,10 +42,11 @@ def frame_hash(frame_HWC: NDArray[np.uint8]) -> int:
 
     Source: the DCT hash known as pHash (C. Zauner, 2010).
     """
-    height, width = frame_HWC.shape[:2]
-    # A cheap reduction by a whole factor first: the grey picture is then made of few pixels.
+    # Some rows are enough, and a cheap reduction by a whole factor comes first: grey is then made of few pixels.
+    rows_HWC = np.ascontiguousarray(frame_HWC[:: max(1, frame_HWC.shape[0] // _ROWS)])
+    height, width = rows_HWC.shape[:2]
     factor = (max(1, width // (4 * _SIDE)), max(1, height // (4 * _SIDE)))
-    picture = Image.fromarray(frame_HWC).reduce(factor).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    picture = Image.fromarray(rows_HWC).reduce(factor).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     grey = np.asarray(picture).astype(np.int64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     low[np.abs(low) < _QUIET] = 0

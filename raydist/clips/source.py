@@ -151,7 +151,8 @@ def refuse_formats(source: Source) -> None:
 
 def shown(location: str) -> str:
     """A location for a message: printable, whatever bytes the name has."""
-    return repr(os.fsencode(location).decode("utf-8", "backslashreplace"))
+    text = os.fsencode(location).decode("utf-8", "backslashreplace")
+    return "'" + "".join(char if char.isprintable() else repr(char)[1:-1] for char in text) + "'"
 
 
 def _play_list(head: bytes) -> str:

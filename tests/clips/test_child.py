@@ -1,0 +1,196 @@
+"""The decoding process may hang, crash or be killed: each span still gives exactly one result, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from videos import X264, encode, join
+
+from raydist.clips.child import Child
+from raydist.clips.decode import decode_spans, probe
+from raydist.errors import SourceError
+from raydist.records import DecodedClip, Limits, Span
+
+SPANS = [Span(start_ms=ms, end_ms=ms + 1000) for ms in range(0, 6000, 1000)]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(encode(tmp_path_factory.mktemp("child") / "a.mp4", count=150))
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five minutes in one group of pictures: no clip of it is cheap, the last ones are dear."""
+    folder = tmp_path_factory.mktemp("heavy")
+    part = encode(folder / "part.mp4", count=250, size=(640, 360), options={**X264, "g": "999"})
+    return str(join([part] * 30, folder / "a.mp4"))
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    with Child() as child:
+        yield child
+
+
+def decode(child: Child, location: str, spans: list[Span] = SPANS) -> list[DecodedClip]:
+    return list(child.decode(location, spans, frames=8, size_px=32, resize="viclip"))
+
+
+def test_a_child_gives_what_decoding_in_process_gives(child: Child, video: str) -> None:
+    here = list(decode_spans(video, SPANS, size_px=32))
+    there = decode(child, video)
+    for a, b in zip(here, there, strict=True):
+        assert a.frames is not None
+        assert b.frames is not None
+        assert np.array_equal(a.frames, b.frames)
+        assert (a.span, a.frame_times_ms, a.frame_hashes) == (b.span, b.frame_times_ms, b.frame_hashes)
+        assert b.cpu_s > 0
+    assert child.probe(video) == probe(video)
+
+
+def test_frames_stay_valid_after_the_next_result(child: Child, video: str) -> None:
+    clips = child.decode(video, SPANS, frames=8, size_px=None, resize="viclip")
+    first = next(clips)
+    assert first.frames is not None
+    kept = first.frames.copy()
+    list(clips)
+    assert np.array_equal(first.frames, kept)
+
+
+def test_what_concerns_the_file_is_the_reason_of_each_span(child: Child, tmp_path: Path, video: str) -> None:
+    assert [clip.reason for clip in decode(child, str(tmp_path / "none.mp4"))] == ["missing"] * 6
+    changed = child.decode(video, SPANS, frames=8, size_px=32, resize="viclip", fingerprint="0" * 32)
+    assert [clip.reason for clip in changed] == ["changed"] * 6
+    with pytest.raises(SourceError) as caught:
+        child.probe(str(tmp_path / "none.mp4"))
+    assert caught.value.reason == "missing"
+
+
+def test_one_process_serves_many_files(child: Child, video: str) -> None:
+    child.probe(video)
+    pid = child.pid
+    for _ in range(5):
+        decode(child, video)
+        child.probe(video)
+    assert child.pid == pid
+
+
+def test_a_kill_costs_the_span_it_happens_in(child: Child, video: str) -> None:
+    clips = child.decode(video, SPANS, frames=8, size_px=32, resize="viclip")
+    results = [next(clips), next(clips)]
+    assert child.pid is not None
+    freeze_and_kill(child.pid)
+    results += clips
+    reasons = [clip.reason for clip in results]
+    assert [clip.span for clip in results] == SPANS
+    assert reasons.count("") >= 5  # the one it was at may have been sent already
+    assert set(reasons) <= {"", "crashed"}
+    assert all("SIGKILL" in clip.detail for clip in results if clip.reason)
+
+
+def freeze_and_kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
+def test_two_deaths_give_up_the_rest_of_the_file_only(heavy: str, video: str) -> None:
+    whole = [Span(start_ms=0, end_ms=300_000 + i) for i in range(5)]
+    with Child(Limits(cpu_s=1)) as child:
+        started = time.monotonic()
+        clips = list(child.decode(heavy, whole, frames=64, size_px=32, resize="viclip"))
+        assert [clip.span for clip in clips] == whole
+        assert [clip.reason for clip in clips] == ["timeout"] * 5
+        assert time.monotonic() - started < 5 * 5
+        assert [clip.reason for clip in decode(child, video)] == [""] * 6
+
+
+def test_a_kill_while_idle_costs_nothing(child: Child, video: str) -> None:
+    decode(child, video)
+    assert child.pid is not None
+    freeze_and_kill(child.pid)
+    assert [clip.reason for clip in decode(child, video)] == [""] * 6
+
+
+def test_cpu_time_is_limited_by_span(heavy: str) -> None:
+    spans = [Span(start_ms=0, end_ms=1000), Span(start_ms=0, end_ms=300_000), Span(start_ms=1000, end_ms=2000)]
+    with Child(Limits(cpu_s=1)) as child:
+        clips = list(child.decode(heavy, spans, frames=64, size_px=32, resize="viclip"))
+    assert [clip.reason for clip in clips] == ["", "timeout", ""]
+    assert "1 s of CPU time" in clips[1].detail
+
+
+def test_a_process_that_hangs_is_killed_by_the_wall_clock(video: str) -> None:
+    with Child(Limits(cpu_s=0.2)) as child:
+        child.probe(video)
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        clips = decode(child, video, SPANS[:2])
+    assert [clip.reason for clip in clips] == ["timeout", ""]
+    assert "wall-clock" in clips[0].detail
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_memory_is_limited(tmp_path: Path) -> None:
+    large = str(encode(tmp_path / "a.mp4", count=10, size=(1920, 1080)))
+    with Child(Limits(memory_bytes=40 << 20)) as child:
+        clips = list(child.decode(large, SPANS[:1], frames=8, size_px=None, resize="viclip"))
+        assert clips[0].reason == "too_large"
+        assert decode(child, str(encode(tmp_path / "b.mp4", count=150)))[0].reason == ""
+
+
+def test_closing_leaves_no_process_and_no_descriptor(video: str) -> None:
+    before = len(os.listdir("/dev/fd"))
+    with Child() as child:
+        decode(child, video)
+        pid = child.pid
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_leaving_in_the_middle_of_a_file_does_not_disturb_the_next(child: Child, video: str) -> None:
+    clips = child.decode(video, SPANS, frames=8, size_px=32, resize="viclip")
+    next(clips)
+    assert [clip.reason for clip in decode(child, video)] == [""] * 6
+
+
+def test_a_killed_parent_leaves_no_orphan(heavy: str) -> None:
+    code = """
+        import sys
+        from raydist.clips.child import Child
+        from raydist.records import Span
+        child = Child()
+        child.probe(sys.argv[1])
+        print(child.pid, flush=True)
+        list(child.decode(sys.argv[1], [Span(start_ms=0, end_ms=300_000)] * 20, frames=8, size_px=32, resize="viclip"))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), heavy], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert psutil.pid_exists(pid)
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} outlived its parent"
+        time.sleep(0.05)
+
+
+def test_the_child_loads_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys, raydist.clips.service; print(sorted({'ray', 'torch', 'lance', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,93 @@
+"""What looking at a file tells: from the packets, not from what the header declares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from videos import X264, encode
+
+from raydist.clips import probe as module
+from raydist.clips.probe import probe
+from raydist.errors import SourceError
+
+
+def test_length_and_frames_come_from_the_packets(tmp_path: Path) -> None:
+    found = probe(str(encode(tmp_path / "a.mp4", count=75)))
+    assert (found.duration_ms, found.frames, found.fps) == (3000, 75, 25.0)
+    assert (found.width, found.height, found.rotation) == (96, 64, 0)
+    assert (found.codec, found.has_audio) == ("h264", False)
+    assert found.bytes == (tmp_path / "a.mp4").stat().st_size
+
+
+def test_a_declared_length_that_no_packet_supports_does_not_count(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", count=200, options={**X264, "crf": "10"})
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = probe(str(cut))
+    assert 20 < found.frames < 150
+    assert found.frames * 40 <= found.duration_ms <= found.frames * 40 + 160  # B-frames of the cut end are missing
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_head_and_tail_of_a_large_file_tell_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = str(encode(tmp_path / f"a.{suffix}", count=600))
+    whole = probe(path)
+    monkeypatch.setattr(module, "WHOLE_BYTES", 1)
+    large = probe(path)
+    assert (large.duration_ms, large.frames) == (24_000, -1)
+    assert whole.duration_ms == 24_000
+
+
+def test_a_large_file_that_was_cut_is_as_long_as_its_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "a.mp4", count=200)
+    data = path.read_bytes()
+    moov = data.index(b"moov") - 4
+    mdat = data.index(b"mdat") - 4
+    cut = tmp_path / "cut.mp4"
+    # The index moves to the front (its offsets then point into the media as before: they are patched by the shift).
+    index = bytearray(data[moov:])
+    table = index.index(b"stco") + 8
+    count = int.from_bytes(index[table : table + 4], "big")
+    for entry in range(count):
+        place = table + 4 + 4 * entry
+        old = int.from_bytes(index[place : place + 4], "big")
+        index[place : place + 4] = (old + len(index)).to_bytes(4, "big")
+    fast = data[:mdat] + bytes(index) + data[mdat:moov]
+    cut.write_bytes(fast[: len(fast) * 6 // 10])
+    whole = probe(str(cut))
+    monkeypatch.setattr(module, "WHOLE_BYTES", 1)
+    assert 1000 < probe(str(cut)).duration_ms <= whole.duration_ms < 7000
+
+
+def test_files_without_times_are_as_long_as_their_frames_at_the_average_rate(tmp_path: Path) -> None:
+    found = probe(str(encode(tmp_path / "a.h264", count=50)))
+    assert (found.duration_ms, found.frames) == (2000, 50)
+
+
+def test_the_container_s_start_is_kept(tmp_path: Path) -> None:
+    found = probe(str(encode(tmp_path / "a.mp4", count=20, times=[12_800 * 5 + 512 * i for i in range(20)])))
+    assert found.duration_ms == 800
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.srt"])
+def test_sound_and_subtitles_have_no_video_stream(tmp_path: Path, name: str) -> None:
+    wave = b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0@\x1f\0\0\x80>\0\0\2\0\x10\0data" + (4000).to_bytes(4, "little")
+    text = b"1\n00:00:00,000 --> 00:00:01,000\nhello\n\n2\n00:00:01,000 --> 00:00:02,000\nworld\n\n"
+    (tmp_path / name).write_bytes(wave + bytes(4000) if name.endswith("wav") else text)
+    with pytest.raises(SourceError) as caught:
+        probe(str(tmp_path / name))
+    assert caught.value.reason == "no_video_stream"
+
+
+def test_a_video_of_which_nothing_decodes_has_no_frames(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", count=30)
+    data = bytearray(path.read_bytes())
+    mdat = data.index(b"mdat") + 4
+    data[mdat : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - mdat)
+    path.write_bytes(bytes(data))
+    with pytest.raises(SourceError, match="h264") as caught:
+        probe(str(path))
+    assert caught.value.reason == "no_frames"

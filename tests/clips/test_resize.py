@@ -1,0 +1,97 @@
+"""Frames get a model's size by the model's own rule, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from raydist.clips.resize import bilinear, resize_frames
+
+
+@pytest.fixture(scope="module")
+def preprocess(shared: Path) -> Path:
+    return shared / "parity" / "preprocess"
+
+
+@pytest.fixture(scope="module")
+def recipe(shared: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("recipe", shared / "parity" / "recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_viclip_frames_are_those_of_the_reference(preprocess: Path) -> None:
+    known = load_file(preprocess / "viclip.safetensors")
+    frames = known["clip.rgb"]
+    assert np.array_equal(resize_frames(frames, 32, "viclip"), known["viclip.32x32.uint8"])
+    assert np.array_equal(resize_frames(frames[:1], 80, "viclip"), known["viclip.80x80.frame0.uint8"])
+    assert np.array_equal(bilinear(frames[0], 28, 40), known["viclip.40x28.frame0.uint8"][0])
+    resized = resize_frames(frames, 224, "viclip")
+    assert np.array_equal(resized[3], known["viclip.224.frame3.uint8"])
+
+
+def test_large_viclip_frames_are_those_of_the_reference(preprocess: Path, recipe: Any) -> None:
+    resized = resize_frames(recipe.image_u8("preprocess.big", (2, 270, 480, 3), 3), 224, "viclip")
+    known = load_file(preprocess / "viclip.safetensors")["viclip.big224.every8.uint8"]
+    assert np.array_equal(resized[:, ::8, ::8], known)
+
+
+@pytest.mark.parametrize("size", [32, 336])
+def test_clip_frames_are_those_of_the_reference(preprocess: Path, recipe: Any, size: int) -> None:
+    known = json.loads((preprocess / "clip336.json").read_text())
+    shapes = {"landscape": (75, 100), "portrait": (101, 77), "upright_small": (20, 31), "large": (430, 611)}
+    for name, (height, width) in shapes.items():
+        frame = recipe.image_u8("clip." + name, (height, width, 3), 4)
+        resized = resize_frames(frame[None], size, "clip")[0]
+        digest = hashlib.sha256(np.ascontiguousarray(resized.transpose(2, 0, 1)).tobytes()).hexdigest()
+        assert digest == known[f"{name}.{size}"]["uint8_chw_sha256"], name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    size=st.integers(1, 64),
+    rule=st.sampled_from(["viclip", "clip"]),
+)
+def test_a_flat_frame_stays_flat_at_any_size(height: int, width: int, size: int, rule: str) -> None:
+    frame = np.full((1, height, width, 3), (0, 130, 255), dtype=np.uint8)
+    resized = resize_frames(frame, size, rule)
+    assert resized.shape == (1, size, size, 3)
+    assert np.array_equal(resized, np.broadcast_to(frame[0, 0, 0], resized.shape))
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(2, 90), width=st.integers(2, 90), size=st.integers(1, 80), seed=st.integers(0, 99))
+def test_the_integer_rule_is_within_a_level_of_exact_bilinear(height: int, width: int, size: int, seed: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    along = [np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1) for n in (height, width)]
+    low = [np.minimum(np.floor(a).astype(int), n - 1) for a, n in zip(along, (height, width), strict=True)]
+    high = [np.minimum(i + 1, n - 1) for i, n in zip(low, (height, width), strict=True)]
+    part_y, part_x = (along[0] - low[0])[:, None, None], (along[1] - low[1])[None, :, None]
+    rows = [frame[i].astype(float) for i in (low[0], high[0])]
+    upper, lower = (row[:, low[1]] * (1 - part_x) + row[:, high[1]] * part_x for row in rows)
+    exact = upper * (1 - part_y) + lower * part_y
+    assert np.abs(bilinear(frame, size, size) - exact).max() < 1
+
+
+def test_without_a_size_frames_stay_as_decoded() -> None:
+    frames = np.zeros((2, 5, 7, 3), dtype=np.uint8)
+    assert resize_frames(frames, None, "viclip") is frames
+
+
+def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'nearest'.*viclip, clip"):
+        resize_frames(np.zeros((1, 5, 7, 3), dtype=np.uint8), 4, "nearest")
