@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from huggingface_hub import is_offline_mode, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
+
+# HTTPError is the base of all that the hub's HTTP library raises, whichever that is; the hub does not declare it.
+from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
 
 from raydist.errors import ModelError
 
@@ -45,7 +47,7 @@ def fetch(repository: str, by_hand: Path) -> Path:
                     local_files_only=here_only,
                 )
             )
-        except (OSError, HfHubHTTPError, HFValidationError, RevisionResolutionError) as error:
+        except (OSError, HTTPError, HFValidationError, RevisionResolutionError) as error:
             problem = error
             continue
         if any(snapshot.glob("*.safetensors")):

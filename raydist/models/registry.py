@@ -85,7 +85,7 @@ def resolve(name: str) -> Located:
     if path.name == viclip.WEIGHTS_FILE and path.is_file():
         path = path.parent
     if path.is_dir():
-        return _at(path, _name_of(path))
+        return TINY if path.resolve() == TINY.folder.resolve() else _at(path, _name_of(path))
     kept = models_home() / name
     if _is_plain(name) and kept.is_dir():
         return _at(kept, name)

