@@ -15,6 +15,7 @@ from raydist import scan as scan_stage
 from raydist import search as search_stage
 from raydist import status as status_verb
 from raydist.config import Config
+from raydist.errors import UsageError
 from raydist.records import Report
 from raydist.search import Query
 
@@ -63,7 +64,7 @@ class Archive:
         where: str | None = None,
         model: str | None = None,
     ) -> pa.Table:
-        """Rank clips by words (one text or many), by a vector [D], by a picture file, or by a clip of the archive.
+        """Rank clips by words (one text or many), vectors [D] or [Q, D], a picture file, or a clip of the archive.
 
         Returns:
             Columns query, rank, score (cosine), clip_id, video_id, path, start_s, end_s, caption.
@@ -75,7 +76,9 @@ class Archive:
         if isinstance(query, str):
             queries.append(Query(words=query))
         elif isinstance(query, np.ndarray):
-            queries.append(Query(vector=query))
+            vectors = [query] if query.ndim == 1 else list(query)
+            names = ["vector"] if query.ndim == 1 else [f"vector {number}" for number in range(len(vectors))]
+            queries.extend(Query(vector=vector, name=name) for vector, name in zip(vectors, names, strict=True))
         elif query is not None:
             queries.extend(Query(words=words) for words in query)
         if image is not None:
@@ -83,7 +86,7 @@ class Archive:
         if clip is not None:
             queries.append(Query(clip_id=clip))
         if not queries:
-            raise ValueError("nothing to search for: expected words, a vector, image= or clip=")
+            raise UsageError("nothing to search for: expected words, vectors, image= or clip=")
         return search_stage.run(self._with(embed__model=model, search__top=top), queries, where=where)
 
     def status(self) -> dict[str, Any]:

@@ -39,6 +39,9 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
+_CORE_LOGS = "RAY_BACKEND_LOG_LEVEL"
+"""Ray's C++ core writes to the driver's stderr whatever Python's logging says; `--debug` leaves it as it is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
@@ -60,6 +63,8 @@ def session(section: Ray) -> Iterator[Resources]:
     if not address:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
+    if not os.environ.get("RAYDIST_DEBUG"):
+        os.environ.setdefault(_CORE_LOGS, "fatal")
     import ray  # after the environment is set, which Ray reads when it is imported
 
     found = ray.is_initialized()

@@ -21,6 +21,7 @@ from raydist.clips.still import read_still
 from raydist.config import Config
 from raydist.errors import ArchiveError, ClipError, StoreError, UsageError
 from raydist.models.encoder import Encoder
+from raydist.models.recall import recall
 from raydist.models.registry import describe, load_encoder
 from raydist.store import models, nearest, read, roots, settings
 from raydist.store.models import Stored
@@ -55,12 +56,14 @@ class Query:
     clip_id: str | None = None
     """A clip of the archive; it is not among its own hits."""
     vector: NDArray[np.floating] | None = None
-    """[D], of the model's space."""
+    """[D], of the model's space; of any length but 0."""
+    name: str = ""
+    """How results name the query; empty: by what it looks for."""
 
     @property
     def label(self) -> str:
         """How results name the query."""
-        return self.words or self.image or self.clip_id or "vector"
+        return self.name or self.words or self.image or self.clip_id or "vector"
 
 
 def read_queries(file: str) -> list[Query]:
@@ -123,7 +126,7 @@ def choose_model(location: str, wanted: str) -> Stored:
         raise ArchiveError(
             f"the archive {location!r} has no vectors yet: run `raydist embed` first (`raydist status` has the books)"
         )
-    listed = ", ".join(f"{model.name} ({model.model_key})" for model in there)
+    listed = models.listed(there)
     if not wanted:
         if len(there) > 1:
             raise StoreError(f"the archive has vectors of several models: {listed}. Name one with --model.")
@@ -150,11 +153,11 @@ def _encoder(model: Stored, device: str) -> Encoder:
     Raises:
         StoreError: if the weights of that name are not the ones that were used.
     """
-    info = describe(model.name) if model.name else describe(model.location)
-    if info.model_key != model.model_key:
+    info = recall(model.model_key, model.name, model.location)
+    if info is None:
         raise StoreError(
-            f"{model.name!r} on this machine is {info.model_key}, the archive's vectors are of {model.model_key}: "
-            "the weights or their use differ. Bring the same weights here, or run `raydist embed` with these."
+            f"the weights of {model.name!r} on this machine are not those of the archive's vectors, {model.model_key} "
+            f"(made from {model.location}): bring the same weights here, or run `raydist embed` with these"
         )
     return load_encoder(info.location, device=device)
 
@@ -171,34 +174,52 @@ def _vectors(location: str, table: str, model: Stored, queries: Sequence[Query],
         if not all(text.strip() for text in texts):
             raise UsageError("an empty query: expected words that say what to look for")
         for index, vector in zip(words, encoder.encode_text(texts), strict=True):
-            vectors[index] = vector
+            vectors[index] = _finite(vector, f"the words {queries[index].words!r}")
     for index, query in enumerate(queries):
         if query.image is not None and encoder is not None:
             vectors[index] = _of_image(encoder, query.image)
         elif query.clip_id is not None:
             vectors[index] = _of_clip(location, table, query.clip_id)
         elif query.vector is not None:
-            vectors[index] = np.asarray(query.vector, np.float32)
-    stacked = np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
-    if not np.isfinite(stacked).all():
-        raise UsageError("a query vector holds NaN or infinity: expected finite numbers")
-    return stacked
+            vectors[index] = _of_numbers(query.vector)
+    return np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
+
+
+def _of_numbers(vector: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The direction of a caller's vector, so that its scores are cosines too."""
+    vector = np.asarray(vector, np.float64)
+    length = np.linalg.norm(vector)
+    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
+        raise UsageError(f"a query vector of shape {list(vector.shape)}: expected [D] finite numbers, not all zero")
+    direction: NDArray[np.floating] = vector / length
+    return direction
 
 
 def _of_image(encoder: Encoder, image: str) -> NDArray[np.float32]:
     """A picture is a clip that stands still."""
     info = encoder.info
     frames_THWC = resize_frames(read_still(image)[None], info.size_px, info.resize)
-    vectors_BD: NDArray[np.float32] = encoder.encode_frames(np.repeat(frames_THWC, info.frames, axis=0)[None])
-    return vectors_BD[0]
+    (vector_D,) = encoder.encode_frames(np.repeat(frames_THWC, info.frames, axis=0)[None])
+    return _finite(vector_D, f"the picture {image!r}")
+
+
+def _finite(vector_D: NDArray[np.float32], of: str) -> NDArray[np.float32]:
+    if not np.isfinite(vector_D).all():
+        raise UsageError(f"the model gave NaN or infinity for {of}: expected finite numbers; are its weights whole?")
+    return vector_D
 
 
 def _of_clip(location: str, table: str, clip_id: str) -> NDArray[np.floating]:
+    """The vector of what the clip shows now."""
     naming.parse_clip_id(clip_id)
-    rows = read.rows_by_key(location, table, [naming.clip_key(clip_id)], ["clip_id", "vector"])
-    if not rows.num_rows:
-        raise ClipError(f"{clip_id!r} has no vector in the archive: expected a clip id that `raydist search` has shown")
-    return np.array(rows["vector"][0].as_py(), np.float32)
+    key = naming.clip_key(clip_id)
+    current = read.rows_by_key(location, "clips", [key], ["fingerprint"])["fingerprint"].to_pylist()
+    rows = read.rows_by_key(location, table, [key], ["fingerprint", "vector"]).to_pylist()
+    for row in rows:
+        if row["fingerprint"] in current:
+            return np.array(row["vector"], np.float32)
+    why = "its file changed since it was embedded: run `raydist embed`" if rows and current else "it is not there"
+    raise ClipError(f"no vector of {clip_id!r} in the archive, {why}; expected a clip id that `raydist search` shows")
 
 
 def _assemble(location: str, config: Config, ranked: list[tuple[Query, list[dict[str, Any]]]]) -> pa.Table:

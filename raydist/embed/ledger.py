@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ class Written:
     failures: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
+    """Seconds of work by step, and frames that were filled."""
+    began: float = math.inf
+    """When the first of the clips began to be decoded, in seconds since the epoch."""
+    ended: float = -math.inf
+    """When the last of them had its vector."""
 
 
 class Ledger:
@@ -51,23 +57,38 @@ class Ledger:
         self._signatures = commit.Committer(location, "signatures", schema.SIGNATURES, version=seen["signatures"])
         self._failures = commit.Committer(location, "failures", schema.FAILURES)
         self.expected = self._pending.count
+        self.returned = 0
+        """Clips that came back from the pipeline, as a row or a failure."""
         self._held: list[Any] = []
         self._held_rows = 0
+        self._written: Written | None = None
         self._since = time.monotonic()
-        self._started: float | None = None
+        self._launched = self._began = math.inf
+        self._ended = -math.inf
 
     @property
     def active_s(self) -> float:
-        """Seconds since the first block came back or the pipeline began."""
-        return 0.0 if self._started is None else self._since - self._started
+        """From the first clip that began to be decoded to the last one that had its vector."""
+        return max(0.0, self._ended - self._began)
+
+    @property
+    def start_s(self) -> float:
+        """What the workers and the model took to start."""
+        return max(0.0, self._began - self._launched) if self.returned else 0.0
+
+    @property
+    def conflicts(self) -> int:
+        """Commits that were redone because another writer came first."""
+        return sum(table.conflicts for table in (self._embeddings, self._signatures, self._failures))
 
     def pending(self) -> Iterator[pa.Table]:
         """Clips to embed, in the order of their files."""
         yield from self._pending
 
     def start(self) -> None:
-        """The pipeline begins: shares of time count from here."""
-        self._started = self._since = time.monotonic()
+        """The pipeline is launched."""
+        self._launched = time.time()
+        self._since = time.monotonic()
 
     def add(self, block: Any, rows: int) -> None:
         """Hold a block (a reference into Ray's object store) until the next commit."""
@@ -79,19 +100,30 @@ class Ledger:
         return self._held_rows >= rows or (self._held_rows > 0 and time.monotonic() - self._since >= seconds)
 
     def commit(self) -> None:
-        """Write what is held and make it visible: signatures and failures before the embeddings they belong to."""
+        """Write what is held and make it visible: signatures and failures before the embeddings they belong to.
+
+        Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
+        committed once.
+        """
         if self._held:
-            write = ray.remote(num_cpus=0)(write_blocks)
-            written: Written = ray.get(
-                write.remote(self._location, self._table, self._embeddings.schema, self.info.model_key, *self._held)
-            )
+            if self._written is None:
+                write = ray.remote(num_cpus=0)(write_blocks)
+                self._written = ray.get(
+                    write.remote(self._location, self._table, self._embeddings.schema, self.info.model_key, *self._held)
+                )
+            written = self._written
             self._signatures.commit(written.signatures)
             self._failures.commit(written.failures)
             self.rows += self._embeddings.commit(written.embeddings)
-            self.failures.update(written.reasons)
-            self.busy.update(written.busy)
-            self._held, self._held_rows = [], 0
+            self._count(written)
+            self._held, self._held_rows, self._written = [], 0, None
         self._since = time.monotonic()
+
+    def _count(self, written: Written) -> None:
+        self.returned += self._held_rows
+        self.failures.update(written.reasons)
+        self.busy.update(written.busy)
+        self._began, self._ended = min(self._began, written.began), max(self._ended, written.ended)
 
 
 def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, *blocks: pa.Table) -> Written:
@@ -119,4 +151,6 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
         failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
         reasons=Counter(failed["reason"].to_pylist()),
         busy=busy,
+        began=pc.min(rows["began"]).as_py(),
+        ended=pc.max(rows["ended"]).as_py(),
     )

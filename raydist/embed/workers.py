@@ -36,13 +36,16 @@ _CLIP = [
     ("detail", pa.string()),
     ("decode_s", pa.float64()),
     ("decode_cpu_s", pa.float64()),
+    ("began", pa.float64()),  # seconds since the epoch: decoding began, here; the batch was done, below
 ]
 DECODED = pa.schema([*_CLIP, ("frames", pa.large_binary())])
 
 
 def embedded_schema(dim: int) -> pa.Schema:
     """Rows that leave the encoder: a vector, or a reason."""
-    return pa.schema([*_CLIP, ("vector", pa.list_(pa.float16(), dim)), ("embed_s", pa.float64())])
+    return pa.schema(
+        [*_CLIP, ("vector", pa.list_(pa.float16(), dim)), ("embed_s", pa.float64()), ("ended", pa.float64())]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +88,10 @@ class Decoder:
             resize=self._geometry.resize,
             fingerprint=file["file_fingerprint"],
         )
-        since = time.perf_counter()
+        began = time.time()
         for clip, result in zip(clips, decoded, strict=True):
-            now = time.perf_counter()
-            yield {**_row(file["video_id"], clip, result), "decode_s": now - since}
-            since = time.perf_counter()
+            yield {**_row(file["video_id"], clip, result), "decode_s": time.time() - began, "began": began}
+            began = time.time()
 
 
 def _row(video_id: str, clip: dict[str, Any], result: DecodedClip) -> dict[str, Any]:
@@ -151,6 +153,7 @@ class Embedder:
             ("detail", pa.array(details, pa.string())),
             ("vector", column),
             ("embed_s", pa.array([spent] * table.num_rows, pa.float64())),
+            ("ended", pa.array([time.time()] * table.num_rows, pa.float64())),
         ):
             kept = kept.append_column(name, values)
         return kept.select(embedded_schema(dim).names)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raydist.errors import StoreError
 from raydist.store import read
 from raydist.store.schema import embeddings_table
 from raydist.store.tables import open_table
@@ -40,14 +40,6 @@ def stored(location: str) -> list[Stored]:
     return found
 
 
-def only_model(location: str) -> str | None:
-    """Name of the archive's only model; None if it has none.
-
-    Raises:
-        StoreError: if it has several; all are listed.
-    """
-    models = stored(location)
-    if len(models) > 1:
-        listed = ", ".join(f"{model.name} ({model.model_key})" for model in models)
-        raise StoreError(f"the archive has vectors of several models: {listed}. Name one with --model.")
-    return models[0].name or models[0].location if models else None
+def listed(models: Iterable[Stored]) -> str:
+    """The models by name and key, for a message."""
+    return ", ".join(f"{model.name or model.location} ({model.model_key})" for model in models)

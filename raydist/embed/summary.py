@@ -1,0 +1,61 @@
+"""The report of an embed run."""
+
+from __future__ import annotations
+
+from raydist import runtime
+from raydist.embed.ledger import Ledger
+from raydist.records import Report
+
+
+def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None) -> Report:
+    """What the run did, how fast, and which step bounds it.
+
+    Shares and clips a second count from the start of the first decode to the end of the last batch; how long Ray, the
+    workers and the model took to start is said apart.
+    """
+    failed = sum(ledger.failures.values())
+    shares: dict[str, float] = {}
+    if plan is not None and ledger.active_s > 0:
+        shares = {
+            "decode": round(ledger.busy["decode"] / (ledger.active_s * plan.workers), 3),
+            "embed": round(ledger.busy["embed"] / (ledger.active_s * plan.encoders), 3),
+        }
+    return Report(
+        stage="embed",
+        run=name,
+        seconds=round(seconds, 3),
+        counts={"clips": ledger.expected, "rows": ledger.rows, "failed": failed},
+        failures=dict(ledger.failures),
+        shares=shares,
+        bound_by=max(shares, key=lambda step: shares[step]) if shares else "",
+        clips_per_s=round(ledger.returned / ledger.active_s, 2) if ledger.active_s else 0.0,
+        notes=_notes(ledger, failed),
+        details={
+            "model": ledger.info.name,
+            "model_key": ledger.info.model_key,
+            "attempted": ledger.returned,
+            "start_s": round(ledger.start_s, 3),
+            "decode_cpu_s": round(ledger.busy["decode_cpu"], 3),
+            "filled_frames": int(ledger.busy["filled_frames"]),
+            "conflicts": ledger.conflicts,
+        },
+    )
+
+
+def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
+    notes = [f"model key: {ledger.info.model_key}"]
+    if ledger.start_s:
+        notes.append(f"{ledger.start_s:.1f} s until the workers had started, not counted in clips/s")
+    filled, clips = int(ledger.busy["filled_frames"]), int(ledger.busy["filled_clips"])
+    if filled:
+        notes.append(f"{filled:,} frames filled, in {clips:,} clips")
+    elsewhere = ledger.returned - ledger.rows - failed
+    if elsewhere > 0:
+        notes.append(f"{elsewhere:,} clips were done by another run meanwhile")
+    if not ledger.expected:
+        notes.append(
+            "nothing to do: every clip has a vector or a failure of this model (--retry-failed tries those again)"
+        )
+    done = ledger.rows or not failed
+    notes.append('next: `raydist search "words"`' if done else "`raydist status` has the books")
+    return tuple(notes)
