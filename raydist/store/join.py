@@ -55,6 +55,16 @@ class Bucket:
             if len(clips):
                 yield clips, batch.take(pa.array(rows))
 
+    def lacking(self, dataset: lance.LanceDataset) -> Iterator[pa.RecordBatch]:
+        """Rows of `dataset` in this range (`clip_key`, `fingerprint`) whose clip is gone or has another fingerprint."""
+        scanner = dataset.scanner(columns=["clip_key", "fingerprint"], filter=self.where or None, batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            batch = batch.filter(pc.is_valid(batch["clip_key"]))
+            lacking = np.ones(batch.num_rows, np.bool_)
+            lacking[self._places(batch)[1]] = False
+            if lacking.any():
+                yield batch.filter(pa.array(lacking))
+
     def _places(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs (clip of the bucket, row of the batch) of one key and fingerprint."""
         keys = batch["clip_key"].to_numpy()

@@ -57,6 +57,18 @@ def is_in(column: str, values: Iterable[Value]) -> str:
     return f"{quote_name(column)} IN ({literals})" if literals else "FALSE"
 
 
+def pairs_in(number: str, text: str, pairs: Iterable[tuple[int, str | None]]) -> str:
+    """The rows whose columns `number` and `text` hold one of the pairs; flat, so that thousands of pairs parse."""
+    known = list(pairs)
+    joined = f"(CAST({quote_name(number)} AS STRING) || ' ' || {quote_name(text)})"
+    whole = [f"{key} {value}" for key, value in known if value is not None]
+    literals = ", ".join(map(quote_sql, whole))
+    conditions = [f"{is_in(number, {key for key, value in known if value is not None})} AND {joined} IN ({literals})"]
+    nulls = [key for key, value in known if value is None]
+    parts = (conditions if whole else []) + ([f"{is_in(number, nulls)} AND {equals(text, None)}"] if nulls else [])
+    return " OR ".join(f"({part})" for part in parts) or "FALSE"
+
+
 def between(column: str, low: int | None, high: int | None) -> str:
     """low <= column <= high; None leaves that side open, "" when both are."""
     parts = [f"{quote_name(column)} >= {quote_sql(low)}"] if low is not None else []

@@ -9,12 +9,11 @@ from __future__ import annotations
 from contextlib import suppress
 from types import TracebackType
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.errors import StoreError
 from raydist.store import commit, read, schema, sql
+from raydist.store.join import BUCKET_ROWS, buckets
 from raydist.store.lease import Lease
 from raydist.store.location import folder
 
@@ -56,26 +55,30 @@ def repair_unless_scanning(location: str) -> None:
             (folder(location) / MARK).unlink(missing_ok=True)
 
 
-def delete_stale(location: str) -> int:
+def delete_stale(location: str, *, bucket_rows: int = BUCKET_ROWS) -> int:
     """Delete derived rows (embeddings, signatures) whose clip changed or is gone. Returns how many.
 
-    Keys are compared as 64-bit hashes of (clip_key, fingerprint): 8 bytes a clip.
+    What is deleted are exact pairs of key and fingerprint, so rows that `embed` commits meanwhile stay.
     """
-    current = np.sort(_identities(location, "clips"))
     deleted = 0
     for table in derived_tables(location):
-        stale: list[tuple[int, str]] = []
-        for batch in read.scan_batches(location, table, ["clip_key", "fingerprint"]):
-            marks = _marks(batch)
-            place = np.minimum(np.searchsorted(current, marks), max(0, len(current) - 1))
-            gone = current[place] != marks if len(current) else np.ones(len(marks), bool)
-            rows = batch.filter(pa.array(gone))
-            stale.extend(zip(rows["clip_key"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
-        for start in range(0, len(stale), _KEYS_A_DELETE):
-            keys, fingerprints = zip(*stale[start : start + _KEYS_A_DELETE], strict=True)
-            condition = sql.all_of(sql.is_in("clip_key", keys), sql.is_in("fingerprint", set(fingerprints)))
-            assert condition is not None
-            deleted += commit.delete(location, table, condition)
+        derived = read.open_table(location, table)
+        clips = read.open_table(location, "clips")  # after the derived table: no row in it is of a newer clip
+        if derived is None or clips is None:
+            continue
+        rows = max(derived.count_rows(), clips.count_rows())
+        for bucket in buckets(clips, rows, bucket_rows):
+            for batch in bucket.lacking(derived):
+                columns = (batch["clip_key"].to_pylist(), batch["fingerprint"].to_pylist())
+                deleted += _delete_pairs(location, table, list(zip(*columns, strict=True)))
+    return deleted
+
+
+def _delete_pairs(location: str, table: str, pairs: list[tuple[int, str | None]]) -> int:
+    deleted = 0
+    for start in range(0, len(pairs), _KEYS_A_DELETE):
+        condition = sql.pairs_in("clip_key", "fingerprint", pairs[start : start + _KEYS_A_DELETE])
+        deleted += commit.delete(location, table, condition)
     return deleted
 
 
@@ -96,15 +99,3 @@ def _delete_orphans(location: str) -> None:
     names = sorted(orphans)
     for start in range(0, len(names), _KEYS_A_DELETE):
         commit.delete(location, "clips", sql.is_in("video_id", names[start : start + _KEYS_A_DELETE]))
-
-
-def _identities(location: str, table: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    batches = [_marks(batch) for batch in read.scan_batches(location, table, ["clip_key", "fingerprint"])]
-    return np.concatenate([np.empty(0, np.uint64), *batches])
-
-
-def _marks(batch: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """64 bits that stand for (clip_key, fingerprint): the fingerprint is a hash already, its first half is mixed in."""
-    keys = np.array(batch["clip_key"].to_pylist(), np.int64).view(np.uint64)
-    fingerprints = np.array([int(text[:16], 16) for text in batch["fingerprint"].to_pylist()], np.uint64)
-    return keys * np.uint64(0x9E3779B97F4A7C15) ^ fingerprints
