@@ -43,6 +43,8 @@ WALL = 5
 """Wall-clock seconds granted for a CPU second: machines are noisy, and this is for a hang only."""
 _START_S = 60.0
 _READ_BYTES = 1 << 16
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One thread: parallelism is over children, and idle threads would count as address space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +185,18 @@ class Child:
         return pixels
 
     def _send(self, request: dict[str, Any]) -> None:
+        """Hand a request over; one death before the process takes it is no fault of the file."""
         if self._busy:  # the last request was left in the middle
             self.close()
         line = json.dumps(request).encode() + b"\n"
-        if self._process is None or self._process.poll() is not None or not self._write(line):
-            # It died while idle (its thread ended, or someone killed it): that is no fault of this file.
-            self._start()
-            self._write(line)
-        self._busy = True
+        for _ in range(2):
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            if self._write(line) and not isinstance(self._reply(self._limits.cpu_s), _Death):
+                self._busy = True
+                return
+            self.close()
+        raise RuntimeError("the decoding process dies before it takes a request")
 
     def _write(self, line: bytes) -> bool:
         assert self._process is not None
@@ -247,7 +253,11 @@ class Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(child_replies, self._frames),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                env={
+                    **os.environ,
+                    **_ENVIRONMENT,
+                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+                },
             )
         finally:
             os.close(child_replies)

@@ -168,7 +168,7 @@ def open_video(source: Source, limits: Limits) -> Iterator[Video]:
     """Open the video in a source.
 
     Raises:
-        SourceError: refused_format, not_a_video, no_video_stream, encrypted, too_large or unreadable.
+        SourceError: picture, refused_format, not_a_video, no_video_stream, encrypted, too_large or unreadable.
     """
     refuse_formats(source)
     video = Video(source, limits, *_open(source, limits))

@@ -132,6 +132,7 @@ def main(arguments: list[str]) -> None:
     service.reply(ready=True)
     verbs = {"probe": service.probe, "decode": service.decode}
     while line := sys.stdin.buffer.readline():
+        service.reply(taken=True)
         request = json.loads(line)
         verbs[request["verb"]](request)
         service.finish()

@@ -141,10 +141,12 @@ def refuse_formats(source: Source) -> None:
     is not, whatever its suffix.
 
     Raises:
-        SourceError: refused_format.
+        SourceError: picture or refused_format.
     """
     head = read_at(source, 0, _SNIFF_BYTES)
-    kind = _play_list(head) or _picture(head, source.bytes) or _terminal_text(head)
+    if _is_picture(head, source.bytes):
+        raise SourceError("picture", f"{shown(source.location)} is a still picture by its content, not a video")
+    kind = _pointer(head) or _terminal_text(head)
     if kind:
         raise SourceError("refused_format", f"{shown(source.location)} is {kind} by its content, not a video")
 
@@ -155,23 +157,21 @@ def shown(location: str) -> str:
     return "'" + "".join(char if char.isprintable() else repr(char)[1:-1] for char in text) + "'"
 
 
-def _play_list(head: bytes) -> str:
+def _pointer(head: bytes) -> str:
     text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PLAY_LISTS) or (text.startswith(b"<") and (b"<mpd" in text or b"<smil" in text)):
+    if text.startswith(_PLAY_LISTS) or (
+        text.startswith(b"<") and (b"<mpd" in text or b"<smil" in text or b"<svg" in text)
+    ):
         return "a play list or another pointer to other files"
     return ""
 
 
-def _picture(head: bytes, size: int) -> str:
-    text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+def _is_picture(head: bytes, size: int) -> bool:
     bitmap = head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == size
     png = head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" not in head
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP" and not (head[12:16] == b"VP8X" and head[20] & 2)
     brand = head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
-    drawing = text.startswith(b"<") and b"<svg" in text
-    if bitmap or png or webp or brand or drawing or head.startswith(_PICTURES):
-        return "a still picture"
-    return ""
+    return bitmap or png or webp or brand or head.startswith(_PICTURES)
 
 
 def _terminal_text(head: bytes) -> str:

@@ -16,8 +16,13 @@ from raydist.clips.child import Child
 from raydist.errors import SourceError
 from raydist.records import Limits, Span
 
-LIMITS = Limits(cpu_s=2)
-"""Short, so that the bombs end soon."""
+HEAVY = {
+    "sps_8192x8192.264",
+    "real_8192x4320.mp4",
+    "index_bomb_3m.mp4",
+    "edit_tiny_segments_2000.mp4",
+}
+"""Files that take seconds whatever reads them: left to the slow test."""
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +59,37 @@ def allowed(row: dict[str, str]) -> set[str]:
     return {expected, *row["alternatives"].split("|")} - {""}
 
 
-def test_bad_files_end_as_their_manifest_says(shared: Path, special: Path) -> None:
-    wrong: list[tuple[str, str, set[str]]] = []
+@pytest.fixture(scope="module")
+def rows(shared: Path, special: Path) -> list[dict[str, str]]:
     with (shared / "badvideo" / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    with Child(LIMITS) as child:
+        found = list(csv.DictReader(file))
+    return [{**row, "path": location(row, shared / "badvideo" / "files", special)} for row in found]
+
+
+def disagreements(rows: list[dict[str, str]], limits: Limits) -> list[tuple[str, str, set[str]]]:
+    wrong: list[tuple[str, str, set[str]]] = []
+    with Child(limits) as child:
         for row in rows:
             started = time.monotonic()
-            got = status(child, location(row, shared / "badvideo" / "files", special))
-            assert time.monotonic() - started < 15 * LIMITS.cpu_s, row["file"]
+            got = status(child, row["path"])
+            assert time.monotonic() - started < 12 * limits.cpu_s, row["file"]
             if got not in allowed(row) and not ("failed" in allowed(row) and got.startswith("failed")):
                 wrong.append((row["file"], got, allowed(row)))
-    assert len(wrong) <= 0.04 * len(rows), wrong
+    return wrong
+
+
+def test_bad_files_end_as_their_manifest_says(rows: list[dict[str, str]]) -> None:
+    light = [row for row in rows if row["file"] not in HEAVY]
+    assert {name for name, _, _ in disagreements(light, Limits(cpu_s=5))} <= {
+        # still pictures are refused by policy, before their size is looked at
+        "picture.svg.mp4",
+        "png_bomb_30000x30000.png.mp4",
+        # FFmpeg says "out of memory" of its own limits on tables and streams
+        "stts_count_huge.mp4",
+        "box_nesting_trak.mp4",
+    }
+
+
+@pytest.mark.slow
+def test_heavy_bad_files_end_as_their_manifest_says(rows: list[dict[str, str]]) -> None:
+    assert disagreements([row for row in rows if row["file"] in HEAVY], Limits()) == []

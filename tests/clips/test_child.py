@@ -55,7 +55,7 @@ def test_a_child_gives_what_decoding_in_process_gives(child: Child, video: str) 
         assert b.frames is not None
         assert np.array_equal(a.frames, b.frames)
         assert (a.span, a.frame_times_ms, a.frame_hashes) == (b.span, b.frame_times_ms, b.frame_hashes)
-        assert b.cpu_s > 0
+    assert sum(clip.cpu_s for clip in there) > 0  # of single clips too, but some kernels count in hundredths
     assert child.probe(video) == probe(video)
 
 
@@ -131,14 +131,17 @@ def test_cpu_time_is_limited_by_span(heavy: str) -> None:
     assert "1 s of CPU time" in clips[1].detail
 
 
-def test_a_process_that_hangs_is_killed_by_the_wall_clock(video: str) -> None:
-    with Child(Limits(cpu_s=0.2)) as child:
-        child.probe(video)
+def test_a_process_that_hangs_is_killed_by_the_wall_clock(heavy: str) -> None:
+    with Child(Limits(cpu_s=0.4)) as child:
+        clips = child.decode(heavy, SPANS[:3], frames=8, size_px=32, resize="viclip")
+        results = [next(clips)]
         assert child.pid is not None
         os.kill(child.pid, signal.SIGSTOP)
-        clips = decode(child, video, SPANS[:2])
-    assert [clip.reason for clip in clips] == ["timeout", ""]
-    assert "wall-clock" in clips[0].detail
+        results += clips
+    reasons = [clip.reason for clip in results]
+    assert reasons.count("timeout") == 1
+    assert reasons.count("") == 2
+    assert any("wall-clock" in clip.detail for clip in results)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")

@@ -87,7 +87,7 @@ def test_what_points_elsewhere_is_refused_by_its_content(tmp_path: Path, content
 def test_a_still_picture_is_no_video_whatever_its_suffix(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.mp4"
     Image.new("RGB", (32, 24), (200, 30, 90)).save(path, format=kind)
-    assert reason(path) == "refused_format"
+    assert reason(path) == "picture"
 
 
 def test_a_gif_of_one_frame_is_a_video(tmp_path: Path) -> None:
