@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -84,9 +85,9 @@ def write(shown: Combination, seed: int, file: Path) -> int:
     return drawing.frames
 
 
-def encode(frames: Iterable[Image.Image], file: Path) -> None:
+def encode(frames: Iterable[Image.Image], file: Path | BinaryIO) -> None:
     """Encode RGB pictures of one size at `FPS` frames a second."""
-    with av.open(str(file), "w", format="mp4") as container:
+    with av.open(str(file) if isinstance(file, Path) else file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
         for frame in _video_frames(frames):

@@ -33,7 +33,7 @@ Path = Callable[[float], Place]
 def path(motion: str, rng: np.random.Generator) -> Path:
     """A path of this motion; `motion` is one of `words.MOTIONS`."""
     assert motion in MOTIONS, motion
-    radius = rng.uniform(0.115, 0.15)
+    radius = rng.uniform(0.14, 0.175)
     if motion in ("right", "left"):
         return _across(rng, radius, 1 if motion == "right" else -1)
     if motion in ("rise", "fall"):
@@ -72,7 +72,7 @@ def _upright(rng: np.random.Generator, radius: float, direction: int) -> Path:
 def _bounce(rng: np.random.Generator, radius: float) -> Path:
     x, drift = rng.uniform(0.22, 0.78), rng.uniform(-0.06, 0.06)
     hops, phase = rng.uniform(1.8, 2.6), rng.uniform(0, 1)
-    ground, height = rng.uniform(0.74, 0.82), rng.uniform(0.42, 0.54)
+    ground, height = rng.uniform(0.7, 0.78), rng.uniform(0.42, 0.5)
 
     def at(t: float) -> Place:
         in_hop = (hops * t + phase) % 1.0
@@ -96,7 +96,7 @@ def _circle(rng: np.random.Generator, radius: float) -> Path:
 
 def _scale(rng: np.random.Generator, grows: bool) -> Path:
     x, y = rng.uniform(0.32, 0.68), rng.uniform(0.4, 0.6)
-    small, large = rng.uniform(0.06, 0.085), rng.uniform(0.24, 0.31)
+    small, large = rng.uniform(0.07, 0.095), rng.uniform(0.27, 0.34)
     drift = rng.uniform(-0.03, 0.03, 2)
 
     def at(t: float) -> Place:

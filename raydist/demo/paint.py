@@ -25,10 +25,10 @@ class Dots:
 
     stamp: Image.Image
     """RGBA."""
-    start_N2: NDArray[np.float64]
-    """Place (x, y) at the start, in pixels."""
-    speed_N2: NDArray[np.float64]
-    """Pixels a second."""
+    start_px: NDArray[np.float64]
+    """[N, 2] places (x, y) at the start."""
+    speed_px_s: NDArray[np.float64]
+    """[N, 2]"""
     twinkle_hz: float = 0.0
     """How often dots come and go; 0 for steady ones."""
 
@@ -36,7 +36,7 @@ class Dots:
         """Draw the dots as they are `at_s` seconds after the start."""
         side = self.stamp.width
         wrap = np.array([WIDTH_PX + side, HEIGHT_PX + side])
-        places = np.floor((self.start_N2 + self.speed_N2 * at_s) % wrap).astype(int) - side
+        places = np.floor((self.start_px + self.speed_px_s * at_s) % wrap).astype(int) - side
         for number, (x, y) in enumerate(places.tolist()):
             if self.twinkle_hz and (at_s * self.twinkle_hz + number * 0.618) % 1.0 > 0.55:
                 continue
@@ -52,7 +52,7 @@ def dots(
 ) -> Dots:
     """Dots at these places (pixels), each at about this speed (pixels a second)."""
     own = rng.uniform(0.75, 1.25, (len(places_N2), 1))
-    return Dots(stamp=stamp, start_N2=places_N2, speed_N2=np.array([speed]) * own, twinkle_hz=twinkle_hz)
+    return Dots(stamp=stamp, start_px=places_N2, speed_px_s=np.array([speed]) * own, twinkle_hz=twinkle_hz)
 
 
 def scatter(rng: np.random.Generator, count: int, top: float = 0.0, bottom: float = 1.0) -> NDArray[np.float64]:
@@ -87,8 +87,9 @@ def _rgba(colours: NDArray[np.float64], alpha: NDArray[np.float64]) -> Image.Ima
 @lru_cache(maxsize=2)
 def grid(scale: int = 1) -> tuple[Plane, Plane]:
     """x [1, W'] and y [H', 1] of pixel centres, in pixels of the picture, `scale` samples a pixel and direction."""
-    x = (np.arange(WIDTH_PX * scale, dtype=np.float32) + 0.5) / scale
-    y = (np.arange(HEIGHT_PX * scale, dtype=np.float32) + 0.5) / scale
+    x, y = (
+        ((np.arange(side * scale, dtype=np.float64) + 0.5) / scale).astype(np.float32) for side in (WIDTH_PX, HEIGHT_PX)
+    )
     return x[None, :], y[:, None]
 
 

@@ -1,0 +1,214 @@
+"""loop: the whole way from videos to hits on generated clips, through the same calls as everybody's.
+
+Reads   nothing
+Writes  into the archive's folder: the archive, and under `demo/` the videos, captions.csv and sheet.html
+Says    each step, example queries with their hits, the accuracy on combinations the model never saw, what to try next
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydist import embed, scan, search
+from raydist.clips.decode import decode_clip
+from raydist.config import Config
+from raydist.demo import films
+from raydist.demo.films import Film
+from raydist.demo.words import Combination
+from raydist.errors import UsageError
+from raydist.search import Query
+from raydist.sheets import Hit, Row, contact_sheet
+
+Say = Callable[[str], None]
+
+MODEL = "tiny"
+TOP = 5
+SHEET_CAPTIONS = 12
+"""Captions on the sheet beside the example queries: the first ones, good or bad."""
+
+EXAMPLES: dict[str, dict[str, str]] = {
+    "a red star": {"object": "star", "colour": "red"},
+    "something blue bouncing": {"colour": "blue", "motion": "bounce"},
+    "fish under water": {"object": "fish", "scene": "underwater"},
+    "a yellow shape over the city at night": {"colour": "yellow", "scene": "city"},
+    "heart getting bigger": {"object": "heart", "motion": "grow"},
+    "flying in circles at sunset": {"motion": "circle", "scene": "sunset"},
+    "snow": {"scene": "snow"},
+}
+"""What a person might type -> what a clip has to show for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How often the clip of a caption is first, or among the first five."""
+
+    clips: int
+    top1: float
+    top5: float
+
+
+def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
+    """Draw clips, scan, embed and search them, and leave everything behind.
+
+    Args:
+        config: `archive` is where; the model is always `tiny`.
+        clips: how many videos.
+        say: called with each line for the person who looks on.
+
+    Returns:
+        archive, videos, sheet (paths), clips, top1, top5, chance1, chance5 (shares), seconds.
+
+    Raises:
+        UsageError: a number of clips that cannot be had, or an archive that is not the demo's own.
+    """
+    began = time.monotonic()
+    home = Path(config.require_archive())
+    place = home / "demo"
+    if home.exists() and any(home.iterdir()) and not place.is_dir():
+        raise UsageError(
+            f"{str(home)!r} is not empty and no demo's: expected a new folder, such as `--archive demo-archive`"
+        )
+    config = config.model_copy(update={"embed": config.embed.model_copy(update={"model": MODEL})})
+    chosen = films.choose(place / "videos", clips)
+    drawn = films.draw(chosen)
+    films.write_captions(chosen, place / "captions.csv")
+    say(f"draw: {drawn} videos of 2 to 3 s, H.264, in {_near(place / 'videos')} ({time.monotonic() - began:.0f} s)")
+    report = scan.run(config, scan.Request(inputs=(str(place / "videos"),)))
+    say(f"scan: {report.counts.get('clips', 0)} clips ({report.seconds:.0f} s)")
+    report = embed.run(config)
+    say(f"embed: {report.counts.get('rows', 0)} clips with {MODEL} ({report.seconds:.0f} s)")
+    found = _search(config, [*EXAMPLES, *(film.caption for film in chosen)], chosen)
+    for query in EXAMPLES:
+        _say_hits(say, query, found[query])
+    accuracy = measure(chosen, found)
+    say(
+        f"accuracy on {clips} clips of combinations that the model never saw: "
+        f"top-1 {accuracy.top1:.1%} (chance {1 / clips:.1%}), "
+        f"top-5 {accuracy.top5:.1%} (chance {min(1.0, TOP / clips):.1%})"
+    )
+    sheet = place / "sheet.html"
+    sheet.write_text(_sheet(chosen, found, accuracy), encoding="utf-8")
+    for line in _next(home, sheet):
+        say(line)
+    return {
+        "archive": str(home),
+        "videos": str(place / "videos"),
+        "sheet": str(sheet),
+        "clips": clips,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "chance1": 1 / clips,
+        "chance5": min(1.0, TOP / clips),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A hit and the film it is of."""
+
+    film: Film
+    clip_id: str
+    score: float
+    start_s: float
+    end_s: float
+
+
+def measure(chosen: Sequence[Film], found: Mapping[str, Sequence[Found]]) -> Accuracy:
+    """Text to video: each film's caption against all films."""
+    ranks = [rank_of(film, found[film.caption]) for film in chosen]
+    return Accuracy(
+        clips=len(chosen),
+        top1=sum(rank == 1 for rank in ranks) / len(ranks),
+        top5=sum(rank is not None and rank <= TOP for rank in ranks) / len(ranks),
+    )
+
+
+def rank_of(film: Film, hits: Sequence[Found]) -> int | None:
+    """Rank of a film among hits, from 1; None where it is not among them."""
+    return next((rank for rank, hit in enumerate(hits, start=1) if hit.film == film), None)
+
+
+def shows(shown: Combination, wanted: Mapping[str, str]) -> bool:
+    """Whether a clip shows everything that was asked for."""
+    return all(getattr(shown, name) == value for name, value in wanted.items())
+
+
+def _search(config: Config, texts: Sequence[str], chosen: Sequence[Film]) -> dict[str, list[Found]]:
+    wide = config.model_copy(update={"search": config.search.model_copy(update={"top": TOP})})
+    by_file = {film.file.name: film for film in chosen}
+    found: dict[str, list[Found]] = {text: [] for text in texts}
+    for hit in search.run(wide, [Query(words=text) for text in texts]).to_pylist():
+        film = by_file[Path(hit["path"]).name]
+        found[hit["query"]].append(
+            Found(film=film, clip_id=hit["clip_id"], score=hit["score"], start_s=hit["start_s"], end_s=hit["end_s"])
+        )
+    return found
+
+
+def _say_hits(say: Say, query: str, hits: Sequence[Found]) -> None:
+    say(f'search "{query}":')
+    for hit in hits[:3]:
+        mark = "+" if shows(hit.film.shown, EXAMPLES[query]) else "-"
+        say(f"  {mark} {hit.score:.3f}  {hit.clip_id}  {hit.film.caption}")
+
+
+def _sheet(chosen: Sequence[Film], found: Mapping[str, Sequence[Found]], accuracy: Accuracy) -> str:
+    rows = []
+    for query, wanted in EXAMPLES.items():
+        hits = found[query]
+        fitting = sum(shows(film.shown, wanted) for film in chosen)
+        note = f"{fitting} clips show this" if fitting != 1 else "1 clip shows this"
+        rows.append(Row(query=query, note=note, hits=[_hit(hit, shows(hit.film.shown, wanted)) for hit in hits]))
+    for film in chosen[:SHEET_CAPTIONS]:
+        hits, rank = found[film.caption], rank_of(film, found[film.caption])
+        note = f"its clip is hit {rank}" if rank else f"its clip is not among the first {TOP}"
+        rows.append(Row(query=film.caption, note=note, hits=[_hit(hit, hit.film == film) for hit in hits]))
+    return contact_sheet(
+        "raydist demo",
+        rows,
+        lead=(
+            "Words in, moments out: hits of the bundled tiny model on generated clips. First what a person might type, "
+            f"then the captions of the first {min(SHEET_CAPTIONS, len(chosen))} clips, as they come. No combination of "
+            "object, colour, motion and scene was in its training. Point at a clip to play it."
+        ),
+        facts=(
+            (f"{accuracy.clips}", "unseen clips"),
+            (f"{accuracy.top1:.1%}", f"right clip first (chance {1 / accuracy.clips:.1%})"),
+            (f"{accuracy.top5:.1%}", f"right clip in the first {TOP} (chance {min(1.0, TOP / accuracy.clips):.1%})"),
+        ),
+    )
+
+
+def _hit(found: Found, right: bool) -> Hit:
+    return Hit(
+        clip_id=found.clip_id,
+        score=found.score,
+        start_s=found.start_s,
+        end_s=found.end_s,
+        frames=decode_clip(found.film.file, found.start_s, found.end_s, frames=8, size=None),
+        caption=found.film.caption,
+        right=right,
+        path=str(found.film.file),
+    )
+
+
+def _near(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _next(home: Path, sheet: Path) -> list[str]:
+    archive = _near(home)
+    return [
+        f"look:  {_near(sheet)} in a browser",
+        f'next:  raydist search --archive {archive} "a purple ring rising over the sea"',
+        f"       raydist status --archive {archive}",
+        "yours: raydist scan --archive my-archive ~/Videos",
+        "       raydist embed --archive my-archive --model viclip-b16",
+        '       raydist search --archive my-archive "a dog jumps into the water"',
+    ]

@@ -1,0 +1,138 @@
+"""sheets: contact sheets, one self-contained HTML page of queries and the moments that they found.
+
+Takes    values only: what was asked, the hits, their frames
+Gives    a page without any outside asset or script; frames are in it as JPEG, and move under the pointer
+Promise  names, captions and queries are escaped: a file called `<script>` is shown, not run
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+# Shape legend: T frames, H height, W width, C = 3 colours
+
+THUMB_WIDTH_PX, THUMB_HEIGHT_PX = 160, 120
+_STILLS = 4
+_TEMPLATE = Path(__file__).with_name("sheets.html")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One moment that was found."""
+
+    clip_id: str
+    score: float
+    """Cosine."""
+    start_s: float
+    end_s: float
+    frames: NDArray[np.uint8] | None = None
+    """[T, H, W, 3] RGB, or None where the clip could not be decoded."""
+    caption: str = ""
+    right: bool | None = None
+    """Whether it is what was asked for, where that is known."""
+    path: str = ""
+    """The file on this machine, for the link; empty: no link."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A query and its hits, best first."""
+
+    query: str
+    hits: Sequence[Hit]
+    note: str = ""
+    """Said beside the query, such as the rank of the right clip."""
+
+
+def contact_sheet(title: str, rows: Sequence[Row], *, lead: str = "", facts: Sequence[tuple[str, str]] = ()) -> str:
+    """The page as HTML.
+
+    Args:
+        title: heading of the page.
+        rows: one for each query.
+        lead: a sentence below the heading.
+        facts: (figure, what it counts), shown as tiles, such as ("93.8%", "right clip first").
+    """
+    return _template().render(
+        title=title,
+        lead=lead,
+        facts=facts,
+        rows=[(row, [_card(rank, hit) for rank, hit in enumerate(row.hits, start=1)]) for row in rows],
+    )
+
+
+def time_code(seconds: float) -> str:
+    """`1:02:03.5`; hours only where there are some, tenths only where they are not 0."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    whole, part = divmod(rest, 10)
+    shown = f"{minutes:02}" if hours else f"{minutes}"
+    return f"{hours}:" * bool(hours) + f"{shown}:{whole:02}" + f".{part}" * bool(part)
+
+
+def strip(frames_THWC: NDArray[np.uint8]) -> str:
+    """All frames side by side as one JPEG, as a `data:` URI; each is fitted into a thumbnail on black."""
+    film = Image.new("RGB", (THUMB_WIDTH_PX * len(frames_THWC), THUMB_HEIGHT_PX))
+    for number, frame_HWC in enumerate(frames_THWC):
+        picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+        scale = min(THUMB_WIDTH_PX / picture.width, THUMB_HEIGHT_PX / picture.height)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        left = number * THUMB_WIDTH_PX + (THUMB_WIDTH_PX - size[0]) // 2
+        film.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, (THUMB_HEIGHT_PX - size[1]) // 2))
+    file = io.BytesIO()
+    film.save(file, "JPEG", quality=72, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Card:
+    rank: int
+    hit: Hit
+    count: int
+    still: float
+    """Where the middle frame is on the film, in percent of its way."""
+    stills: list[float]
+    """The same for the frames that are shown below it, first to last."""
+    film: Markup
+    link: str
+    start: str
+    end: str
+
+
+def _card(rank: int, hit: Hit) -> _Card:
+    frames = hit.frames if hit.frames is not None and len(hit.frames) else None
+    # The URI is base64 that was made here; it is the only text that goes into the page as it is.
+    film = Markup(f"url({strip(frames)})") if frames is not None else Markup("none")
+    count = 0 if frames is None else len(frames)
+    span = f"#t={hit.start_s:g},{hit.end_s:g}"
+    return _Card(
+        rank=rank,
+        hit=hit,
+        count=count,
+        still=100 * (count // 2) / max(1, count - 1),
+        stills=[100 * round(k * (count - 1) / (_STILLS - 1)) / max(1, count - 1) for k in range(_STILLS)],
+        film=film,
+        link=Path(hit.path).as_uri() + span if hit.path and Path(hit.path).is_absolute() else "",
+        start=time_code(hit.start_s),
+        end=time_code(hit.end_s),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
