@@ -25,14 +25,14 @@ DEFAULT_FILE = "raydist.toml"
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Scan(Section):
     """[scan] files -> videos and clips. The first four belong to the archive once it is made."""
 
-    clip_seconds: float = Field(default=30.0, gt=0, le=86_400, description="length of a clip")
-    min_clip_seconds: float = Field(default=2.0, ge=0, description="a shorter last span is dropped")
+    clip_seconds: float = Field(default=30.0, ge=0.1, le=86_400, description="length of a clip")
+    min_clip_seconds: float = Field(default=2.0, ge=0, le=86_400, description="a shorter last span is dropped")
     naming: str = Field(default="", description="template of pre-cut clip names: {video}_{index}; empty: videos")
     index_base: int = Field(default=0, ge=0, description="index of the first pre-cut clip of a video")
     probes: int = Field(default=0, ge=0, description="probing processes in the cluster; 0: one a core")
@@ -111,6 +111,8 @@ class Config(Section):
                 "no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, "
                 'or `archive = "FOLDER"` in ./raydist.toml'
             )
+        if "://" in self.archive:
+            raise UsageError(f"archive = {self.archive!r}: expected a folder; an address cannot hold an archive yet")
         return str(Path(self.archive).expanduser().absolute())
 
 
@@ -210,8 +212,18 @@ def _from_file(file: str | None) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = {f"RAYDIST_{key.replace('.', '_').upper()}": key for key in known_keys() if key != "roots"}
+    names = {_variable(key): key for key in known_keys() if key != "roots"}
+    sections = tuple(f"{_variable(key.partition('.')[0])}_" for key in names.values() if "." in key)
+    for name in environment:
+        if name.startswith(sections) and name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`raydist config` lists all keys."
+            raise ConfigError(f"unknown variable {name} (environment): {hint}")
     return {key: environment[name] for name, key in names.items() if environment.get(name)}
+
+
+def _variable(key: str) -> str:
+    return f"RAYDIST_{key.replace('.', '_').upper()}"
 
 
 def _from_changes(changes: tuple[str, ...]) -> dict[str, Any]:

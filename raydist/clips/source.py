@@ -159,11 +159,8 @@ def shown(location: str) -> str:
 
 def _pointer(head: bytes) -> str:
     text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PLAY_LISTS) or (
-        text.startswith(b"<") and (b"<mpd" in text or b"<smil" in text or b"<svg" in text)
-    ):
-        return "a play list or another pointer to other files"
-    return ""
+    markup = text.startswith(b"<") and any(tag in text for tag in (b"<mpd", b"<smil", b"<svg"))
+    return "a play list or another pointer to other files" if markup or text.startswith(_PLAY_LISTS) else ""
 
 
 def _is_picture(head: bytes, size: int) -> bool:

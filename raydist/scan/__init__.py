@@ -7,9 +7,10 @@ Again   incremental, and safe after any crash: what was not committed is looked 
 
 from __future__ import annotations
 
-import itertools
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +19,22 @@ from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
 from raydist.config import Config, Scan
 from raydist.errors import UsageError
-from raydist.progress import bar
+from raydist.progress import Bar, bar
 from raydist.records import Report
 from raydist.report import new_run, run_folder, save
 from raydist.scan import metadata as user_columns
 from raydist.scan import resplit
 from raydist.scan.known import KnownFiles
 from raydist.scan.probe import Prober, units
-from raydist.scan.rows import Cutting, Dealer
-from raydist.scan.walk import Candidate, Selection, Walked, select, walk
-from raydist.scan.wave import Waves, vanish
+from raydist.scan.rows import Cutting
+from raydist.scan.select import Selection, check, select
+from raydist.scan.walk import Candidate, Walked, walk
+from raydist.scan.wave import Waves, lost_aliases, vanish
 from raydist.store import compact, lease, read, roots, settings, stale
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
-_KNOWN_COLUMNS = ["video_id", "bytes", "modified_ns", "state"]
+_KNOWN_COLUMNS = ["video_id", "root", "path", "bytes", "modified_ns", "state", "reason"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +66,19 @@ def run(config: Config, request: Request) -> Report:
     location = config.require_archive()
     if not (request.inputs or request.moved or request.metadata or request.resplit):
         raise UsageError("nothing to scan: expected folders, files or globs of videos, such as `raydist scan ~/Videos`")
-    select(request.inputs, {}, request.as_name or "new")  # what was typed is wrong before an archive is made
-    settings.create_or_open(location, archive_settings(config.scan))
+    check(request.inputs)  # what was typed is wrong before an archive is made
+    columns = user_columns.read_columns(request.metadata) if request.metadata else None
+    config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
         notes = list(roots.move(location, *request.moved)) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name)
+        _refuse_archive(selections, location)
         roots.remember(location, {selection.root.name: selection.root.location for selection in selections})
         counts, failures, more = _scan(config, request, selections, name) if selections else ({}, {}, [])
         notes += more
-        if request.metadata:
-            notes += user_columns.add(location, request.metadata, roots.places(location, config.roots))
+        if columns is not None:
+            notes += user_columns.add(location, columns, roots.places(location, config.roots))
         if request.resplit:
             notes += resplit.deal_again(location)
         for table in ("clips", "videos"):
@@ -102,112 +106,137 @@ def archive_settings(section: Scan) -> dict[str, Any]:
     }
 
 
+def _opened(config: Config, location: str, create: bool) -> Config:
+    """The configuration with the settings that the archive has; those that were chosen for this run must agree."""
+    wanted = archive_settings(config.scan)
+    if create and not settings.exists(location):
+        there = settings.create_or_open(location, wanted)["settings"]
+    else:
+        settings.open_existing(location)  # it may say that there is none
+        chosen = {name: value for name, value in wanted.items() if name in config.scan.model_fields_set}
+        there = settings.create_or_open(location, chosen)["settings"]
+    section = config.scan.model_copy(update={name: there[name] for name in wanted if name in there})
+    return config.model_copy(update={"scan": section})
+
+
 def _scan(
     config: Config, request: Request, selections: list[Selection], run_name: str
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
     location = config.require_archive()
-    known = KnownFiles(read.scan_batches(location, "videos", _KNOWN_COLUMNS), request.retry_failed)
-    first = not read.count_rows(location, "clips")
-    walked, collided, sources = Walked(), set[str](), _Sources(_cutting(config.scan)) if first else None
-    candidates = _candidates(selections, walked, known, collided, sources, location)
+    folder_of = _folder_of(selections)
+    lost = lost_aliases(location)
+    known = KnownFiles(
+        read.scan_batches(location, "videos", _KNOWN_COLUMNS),
+        folder_of,
+        lambda row: row["video_id"] in lost or (request.retry_failed and row["state"] == "failed"),
+    )
+    seen, walked = _Seen(), Walked()
+    waves = Waves(location, _cutting(config.scan), known, seen.collided)
     manifest = runtime.Manifest(run_folder(location, run_name) / "manifest")
     try:
-        opened = _Counted(candidates)
-        with bar("looking for files"):
-            manifest.write(units(opened))
-        _refuse_emptied(selections, walked, known)
-        dealer = Dealer(sources.few() if sources else None)
-        waves = Waves(location, _cutting(config.scan), dealer, known, collided)
+        with bar("looking for files") as progress:
+            manifest.write(units(_to_open(selections, walked, known, seen, os.path.realpath(location), progress)))
+        _refuse_emptied(selections, known, seen)
         if manifest.rows:
-            _probe(config, manifest, waves, opened.count, roots.places(location, config.roots))
+            _probe(config, manifest, waves, seen.opened, roots.places(location, config.roots))
     finally:
         manifest.remove()
-    below = [(s.root.name, naming.encode_path(s.below)) for s in selections if s.files is None]
-    gone = vanish(location, known, below)
+    gone = vanish(location, known, lambda root, path: -1 if _is_closed(walked, root, path) else folder_of(root, path))
     if waves.changed or gone:
         stale.delete_stale(location)
-    states = {state: waves.counts[state] for state in ("ok", "alias", "failed") if waves.counts[state]}
-    counts = {
-        "files": opened.count + opened.settled,
-        **states,
-        "unchanged": opened.settled,
-        "clips": waves.counts["clips"],
-    }
-    skipped = sum(walked.skipped.values()) + waves.counts["skipped"]
-    counts |= {"skipped": skipped, "vanished": len(gone)}
-    notes = _notes(walked, waves, gone, dealer, config.scan)
-    return (
-        {name: count for name, count in counts.items() if count or name in ("files", "clips")},
-        dict(waves.failures),
-        notes,
-    )
+    notes = _notes(walked, waves, gone, config.scan)
+    if seen.states["failed"]:
+        notes.append(f"{seen.states['failed']:,} files failed in an earlier scan; --retry-failed looks at them again")
+    if lost_aliases(location):
+        notes.append("a clip of which another file held a copy is gone: scan once more, and the copy takes its place")
+    if not seen.opened and not seen.states.total():
+        places = ", ".join(repr(selection.root.location) for selection in selections)
+        notes.append(f"no file was found in {places}: is it the right folder? Hidden files and sidecars do not count")
+    return _counts(waves, seen, walked, len(gone)), dict(waves.failures), notes
 
 
-class _Counted:
-    """Candidates that must be opened, counted as they pass; the others are only counted."""
-
-    def __init__(self, candidates: Iterator[Candidate | None]) -> None:
-        self._candidates = candidates
-        self.count = 0
-        self.settled = 0
-
-    def __iter__(self) -> Iterator[Candidate]:
-        for candidate in self._candidates:
-            if candidate is None:
-                self.settled += 1
-            else:
-                self.count += 1
-                yield candidate
+def _counts(waves: Waves, seen: _Seen, walked: Walked, gone: int) -> dict[str, int]:
+    """What was counted, in the order in which it reads well; files = ok + alias + failed + unchanged."""
+    states = {state: waves.counts[state] for state in ("ok", "alias", "failed")}
+    unchanged = seen.states.total() - seen.states["skipped"]
+    skipped = walked.skipped.total() + waves.counts["skipped"] + seen.states["skipped"]
+    counts = {"files": sum(states.values()) + unchanged, **states, "unchanged": unchanged}
+    counts |= {"clips": waves.counts["clips"], "skipped": skipped, "vanished": gone}
+    return {name: count for name, count in counts.items() if count or name in ("files", "clips")}
 
 
-class _Sources:
-    """Source videos of a first scan and the places of their files, as long as they are few."""
+class _Seen:
+    """What the walk met."""
 
-    def __init__(self, cutting: Cutting) -> None:
-        self._cutting = cutting
-        self._places: dict[str, list[int]] = {}
-
-    def add(self, candidate: Candidate) -> None:
-        if len(self._places) >= naming.FEW_VIDEOS or candidate.reason:
-            return
-        found = self._cutting.template.match(candidate.path) if self._cutting.template else None
-        video, index = found or (naming.source_id(candidate.path), 0)
-        self._places.setdefault(naming.video_id(candidate.root, video), []).append(index)
-
-    def few(self) -> Mapping[str, Sequence[int]] | None:
-        """Source id -> sorted places, or None where there are enough videos to deal them whole."""
-        if len(self._places) >= naming.FEW_VIDEOS:
-            return None
-        return {source: sorted(set(places)) for source, places in self._places.items()}
+    def __init__(self) -> None:
+        self.opened = 0
+        self.states: Counter[str] = Counter()
+        """State -> files that the archive holds unchanged."""
+        self.collided: set[str] = set()
+        """Video ids that two files would have."""
+        self.found: Counter[int] = Counter()
+        """Number of the selection -> files."""
 
 
-def _candidates(
-    selections: list[Selection],
-    walked: Walked,
-    known: KnownFiles,
-    collided: set[str],
-    sources: _Sources | None,
-    location: str,
-) -> Iterator[Candidate | None]:
-    """Files to open; None for each that the archive holds unchanged."""
-    for candidate in itertools.chain.from_iterable(walk(selection, walked, location) for selection in selections):
+def _to_open(
+    selections: list[Selection], walked: Walked, known: KnownFiles, seen: _Seen, avoid: str, progress: Bar
+) -> Iterator[Candidate]:
+    """Files that the archive does not hold unchanged."""
+    found = ((number, file) for number, selection in enumerate(selections) for file in walk(selection, walked, avoid))
+    for number, candidate in found:
+        progress.advance()
+        seen.found[number] += 1
         known.see(candidate.video_id)
         if candidate.reason == "id_collision":
-            collided.add(candidate.video_id)
-        if sources:
-            sources.add(candidate)
-        unchanged = known.unchanged(candidate.video_id, candidate.bytes, candidate.modified_ns)
-        yield None if unchanged and not candidate.reason else candidate
+            seen.collided.add(candidate.video_id)
+        state = known.settled(candidate.video_id, candidate.bytes, candidate.modified_ns)
+        if state and candidate.reason != "id_collision":
+            seen.states[state] += 1
+        else:
+            seen.opened += 1
+            yield candidate
 
 
-def _refuse_emptied(selections: list[Selection], walked: Walked, known: KnownFiles) -> None:
+def _folder_of(selections: list[Selection]) -> Callable[[str, str], int]:
+    """(root, encoded path) -> the number of the selection that is a whole folder and holds it, or -1."""
+    folders: dict[str, list[tuple[str, int]]] = {}
+    for number, selection in enumerate(selections):
+        if selection.files is None:
+            folders.setdefault(selection.root.name, []).append((naming.encode_path(selection.below), number))
+
+    def folder_of(root: str, path: str) -> int:
+        for below, number in folders.get(root, ()):
+            if not below or path.startswith(below + "/"):
+                return number
+        return -1
+
+    return folder_of
+
+
+def _is_closed(walked: Walked, root: str, path: str) -> bool:
+    """Whether the file lies in a folder that could not be listed: it may well be there."""
+    return any(root == name and (not below or path.startswith(below + "/")) for name, below in walked.closed)
+
+
+def _refuse_emptied(selections: list[Selection], known: KnownFiles, seen: _Seen) -> None:
     """A folder of which nothing is left is more likely an unmounted disk than a wish to lose its vectors."""
-    if len(known) and not known.any_seen() and all(selection.files is None for selection in selections):
-        places = ", ".join(repr(selection.root.location) for selection in selections)
-        raise UsageError(
-            f"no file that the archive knows is left in {places}: is the disk mounted? "
-            "`raydist scan --moved OLD NEW` tells where a folder is now; nothing was changed"
-        )
+    for number, selection in enumerate(selections):
+        if known.emptied(number) and not seen.found[number]:
+            place = os.path.join(selection.root.location, os.fsdecode(selection.below)).rstrip("/")
+            raise UsageError(
+                f"{place!r} is empty, and the archive knows files in it: is its disk mounted? "
+                "`raydist scan --moved OLD NEW` tells where a folder is now; nothing was changed"
+            )
+
+
+def _refuse_archive(selections: list[Selection], location: str) -> None:
+    archive = os.path.realpath(location)
+    for selection in selections:
+        if selection.files is None and os.path.join(selection.root.location, os.fsdecode(selection.below)) == archive:
+            raise UsageError(
+                f"{archive!r} is the archive itself: expected a folder of videos. The archive may lie inside that "
+                "folder, but needs a folder of its own: `--archive FOLDER/archive`"
+            )
 
 
 def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int, places: Mapping[str, str]) -> None:
@@ -230,11 +259,11 @@ def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int,
         for block in runtime.blocks(probed):
             rows.extend(block.to_pylist())
             progress.advance(block.num_rows)
-            if len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S:
+            if (len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S) and waves.ready(rows):
                 waves.commit(rows)
                 rows, since = [], time.monotonic()
         if rows:
-            waves.commit(rows)
+            waves.commit(rows, last=True)
 
 
 def _cutting(section: Scan) -> Cutting:
@@ -245,15 +274,18 @@ def _cutting(section: Scan) -> Cutting:
     )
 
 
-def _notes(walked: Walked, waves: Waves, gone: list[str], dealer: Dealer, section: Scan) -> list[str]:
+def _notes(walked: Walked, waves: Waves, gone: list[str], section: Scan) -> list[str]:
     notes = []
     if walked.skipped:
         notes.append("skipped: " + ", ".join(f"{count:,} {why}" for why, count in walked.skipped.most_common()))
     if waves.counts["skipped"]:
         notes.append(f"skipped: {waves.counts['skipped']:,} pictures")
+    if walked.closed:
+        root, below = walked.closed[0]
+        notes.append(f"{len(walked.closed):,} folders could not be listed, such as {root}/{below}; their rows stay")
     if gone:
         notes.append(f"vanished: {', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}; their rows were taken out")
-    if dealer.in_parts and waves.counts["clips"]:
+    if waves.in_parts and waves.counts["clips"]:
         notes.append(
             f"fewer than {naming.FEW_VIDEOS} source videos: long ones were split in parts with a gap clip between, "
             "so evaluation on this archive says little about unseen videos"

@@ -1,15 +1,22 @@
-"""Which files the archive knows, in 16 bytes a file: what decides whether a file is opened again, and what vanished."""
+"""Which files the archive knows, in 28 bytes a file: what decides whether a file is opened again, and what vanished."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-SETTLED = ("ok", "alias", "skipped", "failed")
+from raydist.store.schema import VIDEO_STATES
+
+_UNSETTLED_REASONS = ("id_collision",)
+"""What hangs on other files too: such a file is looked at in every scan."""
+
+
+_ENTRY = np.dtype([("id", "u8"), ("stamp", "u8"), ("folder", "i2"), ("state", "i1"), ("seen", "?")])
 
 
 def _hash(*parts: object) -> int:
@@ -24,54 +31,70 @@ class KnownFiles:
     would be taken for unchanged.
     """
 
-    def __init__(self, batches: Iterable[pa.RecordBatch], retry_failed: bool = False) -> None:
-        settled = tuple(state for state in SETTLED if state != "failed" or not retry_failed)
-        ids: list[NDArray[np.uint64]] = []
-        stamps: list[NDArray[np.uint64]] = []
+    def __init__(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        selected: Callable[[str, str], int] = lambda root, path: 0,
+        unsettled: Callable[[dict[str, Any]], bool] = lambda row: False,
+    ) -> None:
+        """
+        Args:
+            batches: columns video_id, root, path, bytes, modified_ns, state, reason and what `unsettled` reads.
+            selected: (root, path) -> the number of the folder that is scanned as a whole and holds the file, or -1.
+            unsettled: files that are to be looked at again, whatever their size and time.
+        """
+        parts = [np.empty(0, _ENTRY)]
         for batch in batches:
-            rows = batch.to_pylist()
-            present = [row for row in rows if row["state"] != "vanished"]
-            ids.append(np.array([_hash(row["video_id"]) for row in present], np.uint64))
-            stamps.append(
+            parts.append(
                 np.array(
                     [
-                        _hash(row["video_id"], row["bytes"], row["modified_ns"])
-                        for row in present
-                        if row["state"] in settled
+                        (
+                            _hash(row["video_id"]),
+                            _hash(row["bytes"], row["modified_ns"]),
+                            -1 if row["state"] == "vanished" else selected(row["root"], row["path"]),
+                            -1
+                            if row["reason"] in _UNSETTLED_REASONS or unsettled(row)
+                            else VIDEO_STATES.index(row["state"]),
+                            False,
+                        )
+                        for row in batch.to_pylist()
                     ],
-                    np.uint64,
+                    _ENTRY,
                 )
             )
-        empty = np.empty(0, np.uint64)
-        self._ids = np.sort(np.concatenate([empty, *ids]))
-        self._stamps = np.sort(np.concatenate([empty, *stamps]))
-        self._seen = np.zeros(len(self._ids), bool)
-
-    def __len__(self) -> int:
-        return len(self._ids)
+        self._files: NDArray[np.void] = np.sort(np.concatenate(parts), order="id")
+        self._ids = np.ascontiguousarray(self._files["id"])
 
     def see(self, video_id: str) -> bool:
-        """Note that a file is there; True if the archive knows it."""
-        place = self._find(self._ids, _hash(video_id))
+        """Note that a file is there; True if the archive has a row for it, be it of a file that had vanished."""
+        place = self._find(video_id)
         if place is None:
             return False
-        self._seen[place] = True
+        self._files["seen"][place] = True
         return True
 
-    def unchanged(self, video_id: str, size: int, modified_ns: int) -> bool:
-        """Whether the file was settled at this size and time of change."""
-        return self._find(self._stamps, _hash(video_id, size, modified_ns)) is not None
+    def settled(self, video_id: str, size: int, modified_ns: int) -> str:
+        """The state of a file that was settled at this size and time of change; "" if it must be opened."""
+        place = self._find(video_id)
+        if place is None:
+            return ""
+        file = self._files[place]
+        if file["state"] < 0 or int(file["stamp"]) != _hash(size, modified_ns):
+            return ""
+        state = VIDEO_STATES[int(file["state"])]
+        return "" if state == "vanished" else state
+
+    def emptied(self, folder: int) -> bool:
+        """Whether the archive knows files of a folder that is scanned as a whole, and none of them was seen."""
+        inside = self._files["folder"] == folder
+        return bool(inside.any() and not self._files["seen"][inside].any())
 
     def gone(self, video_id: str) -> bool:
-        """Whether the archive knew the file and `see` was not called for it."""
-        place = self._find(self._ids, _hash(video_id))
-        return place is not None and not self._seen[place]
+        """Whether the archive has a row for the file and `see` was not called for it."""
+        place = self._find(video_id)
+        return place is not None and not self._files["seen"][place]
 
-    @staticmethod
-    def _find(values: NDArray[np.uint64], value: int) -> int | None:
-        place = int(np.searchsorted(values, np.uint64(value)))
-        return place if place < len(values) and int(values[place]) == value else None
-
-    def any_seen(self) -> bool:
-        """Whether any file that the archive knows is still there."""
-        return bool(self._seen.any())
+    def _find(self, video_id: str) -> int | None:
+        value = np.uint64(_hash(video_id))
+        place = int(np.searchsorted(self._ids, value))
+        return place if place < len(self._ids) and self._ids[place] == value else None

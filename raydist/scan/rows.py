@@ -88,6 +88,18 @@ class Dealer:
         return [whole[places.index(place.offset_ms // clip_ms)]] * spans
 
 
+def few_sources(rows: Iterable[Row], cutting: Cutting) -> dict[str, list[int]] | None:
+    """Source id -> sorted places of its files, of the videos among probed files; None where they are enough."""
+    places: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        if not row["reason"]:
+            place = place_of(row["root"], row["path"], row["duration_ms"], cutting)
+            places[place.source_id].add(place.offset_ms // cutting.clip_ms)
+            if len(places) >= naming.FEW_VIDEOS:
+                return None
+    return {source: sorted(found) for source, found in places.items()}
+
+
 def place_of(root: str, path: str, duration_ms: int, cutting: Cutting) -> Place:
     """Where the file at this path lies in its source video."""
     if cutting.template is not None and duration_ms <= LONGEST_CUT * cutting.clip_ms:
@@ -109,8 +121,10 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
     )
     splits = dealer.deal(place, len(spans), cutting.clip_ms)
     rows = []
+    before: Split | None = None
     for index, (span, split) in enumerate(zip(spans, splits, strict=True)):
         clip_id = naming.clip_id(video["video_id"], span)
+        before = old_splits.get(clip_id, before)  # what a file gained since lies in the part that it continues
         rows.append(
             {
                 "clip_id": clip_id,
@@ -124,7 +138,7 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
                 "clip_index": place.offset_ms // cutting.clip_ms + index,
                 "source_id": place.source_id,
                 "source_start_s": (place.offset_ms + span.start_ms) / 1000,
-                "split": old_splits.get(clip_id, split),
+                "split": before or split,
                 "fingerprint": naming.clip_fingerprint(video["file_fingerprint"], span),
             }
         )

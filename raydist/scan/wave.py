@@ -6,12 +6,13 @@ In this order a crash leaves clips of a file that `videos` does not hold yet; `r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
+from raydist.clips import naming
 from raydist.clips.naming import Split
 from raydist.scan.known import KnownFiles
 from raydist.scan.rows import (
@@ -23,6 +24,7 @@ from raydist.scan.rows import (
     clip_rows,
     collisions,
     failure_row,
+    few_sources,
     place_of,
     without_aliases,
 )
@@ -31,27 +33,46 @@ from raydist.store import commit, read, schema, sql
 SKIPPED_REASONS = ("picture",)
 """What a probe finds that is no failure: it is counted and not looked at again."""
 
+_HELD_FILES = 200_000
+"""So many files are kept in memory at most, for a first scan to find out how few videos there are among them."""
+
+_IDS_A_DELETE = 5_000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Waves:
     """Turns probed files into rows and commits them."""
 
-    def __init__(self, location: str, cutting: Cutting, dealer: Dealer, known: KnownFiles, collided: set[str]) -> None:
+    def __init__(self, location: str, cutting: Cutting, known: KnownFiles, collided: set[str]) -> None:
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.changed = 0
         self._location = location
         self._cutting = cutting
-        self._dealer = dealer
+        self._dealer = Dealer()
         self._known = known
         self._collided = collided
         self._videos = commit.Committer(location, "videos", _videos_schema(location))
         self._clips = commit.Committer(location, "clips", schema.CLIPS)
+        self._undealt = not read.count_rows(location, "clips")
 
-    def commit(self, probed: list[Row]) -> None:
-        """Commit one wave of probed files."""
+    @property
+    def in_parts(self) -> bool:
+        """Whether these are the first clips of the archive and come of few source videos."""
+        return self._dealer.in_parts
+
+    def ready(self, probed: list[Row]) -> bool:
+        """Whether a wave may be committed before the last file is probed: few videos are dealt all at once."""
+        return not self._undealt or len(probed) >= _HELD_FILES or few_sources(probed, self._cutting) is None
+
+    def commit(self, probed: list[Row], last: bool = False) -> None:
+        """Commit one wave of probed files; `last`: the scan has no more."""
+        if self._undealt and last:
+            self._dealer = Dealer(few_sources(probed, self._cutting))
+        self._undealt = False
         probed = [row for row in probed if row["video_id"] not in self._collided or row["reason"] == "id_collision"]
+        probed.sort(key=lambda row: row["video_id"])  # which of two ways to cut comes first must not hang on Ray
         before = [row["video_id"] for row in probed if self._known.see(row["video_id"])]
         old_splits = _old_splits(self._location, before)
         carried = self._carried(before)
@@ -149,13 +170,13 @@ def video_row(row: Row) -> Row:
     }
 
 
-def vanish(location: str, known: KnownFiles, below: Iterable[tuple[str, str]]) -> list[str]:
+def vanish(location: str, known: KnownFiles, folder_of: Callable[[str, str], int]) -> list[str]:
     """Mark files that are gone: their clips leave the archive, their row stays with the state `vanished`.
 
     Args:
         location: of the archive.
         known: told by `see` which files are still there.
-        below: (root, encoded folder below it) that were walked as a whole.
+        folder_of: (root, encoded path) -> the number of the folder that was walked as a whole and holds it, or -1.
 
     Returns:
         Their video ids.
@@ -163,20 +184,31 @@ def vanish(location: str, known: KnownFiles, below: Iterable[tuple[str, str]]) -
     gone: list[Row] = []
     for batch in read.scan_batches(location, "videos"):
         for row in batch.to_pylist():
-            inside = any(row["root"] == root and _is_below(row["path"], folder) for root, folder in below)
-            if inside and row["state"] != "vanished" and known.gone(row["video_id"]):
+            if row["state"] != "vanished" and known.gone(row["video_id"]) and folder_of(row["root"], row["path"]) >= 0:
                 gone.append({**row, "state": "vanished"})
-    if gone:
-        ids = [row["video_id"] for row in gone]
-        commit.delete(location, "clips", sql.is_in("video_id", ids))
-        videos = commit.Committer(location, "videos", _videos_schema(location))
-        fragments = commit.write_fragments(location, "videos", _table(gone, videos.schema), videos.schema)
-        videos.commit(fragments, delete_where=sql.is_in("video_id", ids))
+    videos = commit.Committer(location, "videos", _videos_schema(location)) if gone else None
+    for start in range(0, len(gone), _IDS_A_DELETE):
+        part = gone[start : start + _IDS_A_DELETE]
+        inside = sql.is_in("video_id", [row["video_id"] for row in part])
+        assert videos is not None
+        # The video first: clips of a video that is not `ok` are taken out by `repair` if this dies in between.
+        fragments = commit.write_fragments(location, "videos", _table(part, videos.schema), videos.schema)
+        videos.commit(fragments, delete_where=inside)
+        commit.delete(location, "clips", inside)
     return [row["video_id"] for row in gone]
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return not folder or path.startswith(folder + "/")
+def lost_aliases(location: str) -> set[str]:
+    """Video ids of aliases whose clip has left the archive: their file has something to say again."""
+    aliases: dict[str, list[str]] = {}
+    for batch in read.scan_batches(location, "videos", ["video_id", "alias_of"], where=sql.equals("state", "alias")):
+        for row in batch.to_pylist():
+            aliases.setdefault(row["alias_of"], []).append(row["video_id"])
+    if not aliases:
+        return set()
+    keys = [naming.clip_key(clip_id) for clip_id in aliases]
+    there = set(read.rows_by_key(location, "clips", keys, ["clip_id"])["clip_id"].to_pylist())
+    return {video_id for clip_id, video_ids in aliases.items() if clip_id not in there for video_id in video_ids}
 
 
 def _old_splits(location: str, video_ids: list[str]) -> dict[str, Split]:

@@ -58,6 +58,12 @@ def create_or_open(location: str, settings: Mapping[str, Any]) -> dict[str, Any]
     return document
 
 
+def exists(location: str) -> bool:
+    """Whether there is an archive at `location`, of whatever format."""
+    _refuse_files(location)
+    return objects.read(location, FILE) is not None
+
+
 def open_existing(location: str) -> dict[str, Any]:
     """The document of the archive at `location`, upgraded if it is of an older format.
 
