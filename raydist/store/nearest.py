@@ -62,8 +62,9 @@ def top_k(
     hits: list[pa.Table] = []
     for start in range(0, len(queries_QD), _QUERIES_PER_PASS):
         best = Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
-        for block in _blocks(dataset, where):
-            best.see(*block)
+        for vectors in _vectors(dataset, where):
+            best.see(*vectors)
+        best.finish()
         hits += _rows(dataset, best, list(columns))
     return hits
 
@@ -79,10 +80,11 @@ def _refuse_width(dataset: lance.LanceDataset, table: str, wanted: int) -> None:
         )
 
 
-def _blocks(
+def _vectors(
     dataset: lance.LanceDataset, where: str | None
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.uint64]]]:
-    """Vectors [N, D], clip keys [N] and row addresses [N]."""
+    """Vectors [N, D], clip keys [N] and row addresses [N], batch by batch."""
+    width = dataset.schema.field("vector").type.list_size
     with lance_errors(dataset.uri, where=where, schema=dataset.schema):
         scanner = dataset.scanner(
             columns=["vector", "clip_key"],
@@ -91,39 +93,60 @@ def _blocks(
             batch_size=_BLOCK,
             with_row_address=True,
         )
-        batches = scanner.to_batches()
-        while (batch := next(batches, None)) is not None:
-            width = batch.schema.field("vector").type.list_size
-            for start in range(0, batch.num_rows, _BLOCK):
-                part = batch.slice(start, _BLOCK)
-                vectors = part["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-                yield vectors, part["clip_key"].to_numpy(), part["_rowaddr"].to_numpy()
+        for batch in scanner.to_batches():
+            vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+            yield vectors, batch["clip_key"].to_numpy(), batch["_rowaddr"].to_numpy()
 
 
 class Best:
-    """The k best of each query among the vectors seen so far."""
+    """The k best of each query among the vectors seen; `finish` after the last ones.
+
+    Vectors are gathered in blocks, and queries in groups, of one shape: a matrix product of another shape adds up in
+    another order, and equal vectors would get scores that differ in the last bit.
+    """
 
     def __init__(self, queries_QD: NDArray[np.float32], k: int) -> None:
         self.k = k
-        self._groups = [queries_QD[start : start + _QUERIES] for start in range(0, len(queries_QD), _QUERIES)]
         empty = (np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.uint64))
         self.found = [empty for _ in range(len(queries_QD))]
         """For each query: scores, clip keys, row addresses; best first."""
+        width = queries_QD.shape[1]
+        self._groups: list[NDArray[np.float32]] = []
+        for start in range(0, len(queries_QD), _QUERIES):
+            group_QD = queries_QD[start : start + _QUERIES]
+            filled_QD = np.zeros((-(-len(group_QD) // 16) * 16, width), np.float32)
+            filled_QD[: len(group_QD)] = group_QD
+            self._groups.append(filled_QD)
+        self._block_ND = np.zeros((_BLOCK, width), np.float32)
+        self._keys = np.empty(_BLOCK, np.int64)
+        self._addresses = np.empty(_BLOCK, np.uint64)
+        self._filled = 0
 
     def see(self, vectors_ND: NDArray[np.float16], keys: NDArray[np.int64], addresses: NDArray[np.uint64]) -> None:
-        """Rank a block of vectors.
+        """Take vectors in, any number of them."""
+        start = 0
+        while start < len(keys):
+            count = min(len(keys) - start, _BLOCK - self._filled)
+            here, there = slice(self._filled, self._filled + count), slice(start, start + count)
+            self._block_ND[here] = vectors_ND[there]
+            self._keys[here] = keys[there]
+            self._addresses[here] = addresses[there]
+            self._filled, start = self._filled + count, start + count
+            if self._filled == _BLOCK:
+                self.finish()
 
-        Blocks and groups of queries are filled up to one shape: a matrix product of another shape adds up in another
-        order, and equal vectors would get scores that differ in the last bit.
-        """
-        block_ND = np.zeros((_BLOCK, vectors_ND.shape[1]), np.float32)
-        block_ND[: len(vectors_ND)] = vectors_ND
+    def finish(self) -> None:
+        """Rank what was gathered."""
+        if not self._filled:
+            return
+        keys, addresses = self._keys[: self._filled], self._addresses[: self._filled]
         for number, group_QD in enumerate(self._groups):
-            filled_QD = np.zeros((-(-len(group_QD) // 16) * 16, group_QD.shape[1]), np.float32)
-            filled_QD[: len(group_QD)] = group_QD
-            scores_QN = (filled_QD @ block_ND.T)[: len(group_QD), : len(vectors_ND)]
-            for query, scores_N in enumerate(scores_QN, number * _QUERIES):
-                self._merge(query, scores_N, keys, addresses)
+            # In this order of the factors the product is several times faster for few queries.
+            scores_QN = np.ascontiguousarray((self._block_ND @ group_QD.T)[: self._filled].T)
+            first = number * _QUERIES
+            for query in range(first, min(first + _QUERIES, len(self.found))):
+                self._merge(query, scores_QN[query - first], keys, addresses)
+        self._filled = 0
 
     def _merge(
         self, query: int, scores_N: NDArray[np.float32], keys: NDArray[np.int64], addresses: NDArray[np.uint64]

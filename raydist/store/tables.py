@@ -38,7 +38,7 @@ def lance_errors(uri: str, *, where: str | None = None, schema: pa.Schema | None
     try:
         yield
     except (ValueError, OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        if where is not None and schema is not None:
+        if where is not None and schema is not None and not isinstance(error, OSError):
             raise StoreError(
                 f"cannot filter by {where!r}: {reason_of(error)}. Expected an SQL condition over the columns "
                 f"{columns_text(schema)}; texts stand in single quotes."

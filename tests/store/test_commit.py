@@ -235,6 +235,38 @@ def test_rows_committed_during_deletes_of_stale_ones_are_all_kept(location: str)
     assert held(location) == once(range(60), "new")
 
 
+def compact_once(location: str) -> bool:
+    metrics = read.need_table(location, TABLE).optimize.compact_files(target_rows_per_fragment=1000)
+    return bool(metrics.fragments_removed)
+
+
+def test_compaction_and_an_index_at_the_same_time_lose_and_double_nothing(location: str) -> None:
+    commit.append(location, TABLE, tables.embeddings(range(1000, 1050)), KIND)
+    read.need_table(location, TABLE).create_scalar_index("clip_key", "BTREE")
+    done = threading.Event()
+
+    def compact() -> int:
+        compactions = 0
+        while not done.is_set():
+            try:
+                compactions += compact_once(location)
+            except OSError as error:
+                if not commit.is_conflict(error):
+                    raise
+        return compactions
+
+    with ThreadPoolExecutor(3) as pool:
+        compactions = pool.submit(compact)
+        list(pool.map(lambda seed: commit_overlapping(location, seed, list(range(60))), range(2)))
+        commit.delete(location, TABLE, "clip_key >= 1025")
+        done.set()
+        assert compactions.result()
+    assert held(location) == once([*range(60), *range(1000, 1025)])
+    for key in (0, 59, 1000, 1024):
+        assert read.count_rows(location, TABLE, f"clip_key = {key}") == 1
+    assert read.count_rows(location, TABLE, "clip_key = 1040") == 0
+
+
 def start_writer(location: str, seed: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("writer.py")), location, str(seed)],
