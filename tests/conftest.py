@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,23 @@ def shared() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip(f"no reference data in {folder.name}/ beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One Ray instance for the whole run; `runtime.session` finds it and leaves it running."""
+    import ray
+
+    # Sockets lie below it, and their paths may have some hundred characters only.
+    folder = tempfile.mkdtemp(prefix="rd")
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        _temp_dir=folder,
+        logging_level="error",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
