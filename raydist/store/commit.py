@@ -15,7 +15,7 @@ are those of the version that the caller's anti-join read, plus its own.
 When `scan` deletes stale rows while `embed` commits: both go through here, so one of them conflicts and is redone on
 top of the other; none is lost. Rows that embed decoded before the change and commits after the delete carry the old
 fingerprint: every reader joins by (clip_key, fingerprint), so they count as absent, are not found, and the next
-`delete_stale` (scan, at its start and end) removes them.
+`stale.delete_stale` removes them.
 """
 
 from __future__ import annotations
@@ -345,8 +345,17 @@ def _fitted(data: pa.Table, schema: pa.Schema) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise ValueError(f"rows do not fit the table: {error}") from error
     for field in schema:
-        if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type):
-            values = pc.list_flatten(data[field.name]).combine_chunks().to_numpy(zero_copy_only=False)
-            if not np.isfinite(values).all():
-                raise ValueError(f"column {field.name!r} holds NaN or infinity; leave such rows out and say why")
+        if pa.types.is_fixed_size_list(field.type) and not all(map(_is_finite, data[field.name].chunks)):
+            raise ValueError(f"column {field.name!r} holds NaN, infinity or NULL; leave such rows out and say why")
     return data
+
+
+def _is_finite(vectors: pa.FixedSizeListArray) -> bool:
+    values = vectors.flatten()
+    if vectors.null_count or values.null_count:
+        return False
+    numbers = values.to_numpy()
+    if numbers.dtype != np.float16:
+        return bool(np.isfinite(numbers).all())
+    # Read as integers, ten times faster: of NaN and infinity all bits of the exponent are set.
+    return not len(numbers) or int((numbers.view(np.uint16) & 0x7C00).max()) < 0x7C00

@@ -159,10 +159,15 @@ def test_a_condition_that_is_none_is_refused_with_the_columns(location: str) -> 
 
 
 def test_vectors_that_are_not_finite_are_refused(location: str) -> None:
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, -np.inf):
         vector = tables.fixed(np.array([[0, 1, 0, 0], [0, bad, 0, 0]]))
-        with pytest.raises(ValueError, match=r"vector.*NaN or infinity"):
+        with pytest.raises(ValueError, match=r"vector.*NaN"):
             commit.write_fragments(location, TABLE, tables.embeddings([1, 2], vector=vector), KIND)
+    rows = tables.embeddings([1], vector=pa.array([None], KIND.field("vector").type))
+    with pytest.raises(ValueError, match=r"vector.*NULL"):
+        commit.write_fragments(location, TABLE, rows, KIND)
+    largest = tables.fixed(np.array([[65504.0, -65504.0, 6e-8, 0]]))
+    assert commit.write_fragments(location, TABLE, tables.embeddings([1], vector=largest), KIND)
 
 
 def test_columns_that_lack_or_are_unknown_are_refused_by_name(location: str) -> None:
