@@ -7,31 +7,11 @@ Again   safe after any crash and beside other drivers: done clips are skipped, n
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from raydist import runtime
-from raydist.config import Config
-from raydist.embed.choice import choose_model
-from raydist.embed.ledger import Ledger
-from raydist.embed.summary import summary
-from raydist.embed.units import units
-from raydist.embed.workers import Decoder, Embedder, Geometry
-from raydist.errors import ArchiveError, ResourceError
-from raydist.models.encoder import ModelInfo
-from raydist.progress import bar, talk
-from raydist.records import Report
-from raydist.report import new_run, run_folder, save
-from raydist.store import lease, read, roots, settings, stale
-
 if TYPE_CHECKING:
-    import ray.data
-
-BATCH_GPU, BATCH_CPU = 64, 16
-"""Clips per forward pass: a GPU is busy from there on; on a CPU more costs memory and brings no speed."""
+    from raydist.config import Config
+    from raydist.records import Report
 
 
 def run(config: Config, *, retry_failed: bool = False) -> Report:
@@ -43,104 +23,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
         StoreError: no model was named and the archive has several, or its name stands for another one there.
         ResourceError: the cluster cannot run the plan.
     """
-    began = time.monotonic()
-    location = config.require_archive()
-    settings.open_existing(location)
-    if not read.count_rows(location, "clips"):
-        raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
-    info = choose_model(location, config.embed.model)
-    if info.licence and info.model_key not in read.model_keys(location):
-        talk.print(f"{info.name}: the weights' licence is {info.licence}")
-    name = new_run("embed")
-    plan = None
-    with lease.Lease(location, "embed"):
-        stale.repair_unless_scanning(location)
-        ledger = Ledger(location, info, retry_failed=retry_failed)
-        manifest = runtime.Manifest(run_folder(location, name) / "manifest")
-        try:
-            manifest.write(_manifest(location, ledger))
-            if manifest.rows:
-                plan = _run_graph(config, info, manifest, ledger)
-        except KeyboardInterrupt:
-            talk.print(f"stopped; {ledger.rows:,} vectors of this run are kept, `raydist embed` goes on from there")
-            raise
-        finally:
-            manifest.remove()
-    report = summary(name, time.monotonic() - began, ledger, plan)
-    save(report, location)
-    return report
+    # Here and not above: decoding workers import this package too, and do without torch (200 MB and 2 s each).
+    from raydist.embed.graph import run as run_graph
 
-
-def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
-    """Units of the pending clips, a table of them at a time."""
-    for clips in ledger.pending():
-        ids = clips["video_id"].unique().to_pylist()
-        files: dict[str, dict[str, str]] = {}
-        columns = ["video_id", "root", "path", "file_fingerprint"]
-        for row in read.rows_by_key(location, "videos", ids, columns, key="video_id").to_pylist():
-            files[row.pop("video_id")] = row
-        yield units(clips.to_pylist(), files)
-
-
-def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledger: Ledger) -> runtime.Plan:
-    """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
-    section = config.embed
-    with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", ledger.expected) as progress:
-        gpu = _use_gpu(section.device, resources)
-        decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
-        plan = runtime.plan(resources, workers=decoders, encoders=section.encoders, gpus=gpu)
-        places = roots.places(config.require_archive(), config.roots)
-        threads = max(1, int((resources.cpus - runtime.LIGHT_CPUS) // plan.encoders))
-        ledger.start()
-        try:
-            for reference, rows in runtime.references(_graph(config, info, manifest, plan, places, threads)):
-                ledger.add(reference, rows)
-                progress.advance(rows)
-                if ledger.due(section.commit_s, section.commit_rows):
-                    ledger.commit()
-        finally:
-            ledger.commit()
-    return plan
-
-
-def _graph(
-    config: Config,
-    info: ModelInfo,
-    manifest: runtime.Manifest,
-    plan: runtime.Plan,
-    places: Mapping[str, str],
-    threads: int,
-) -> ray.data.Dataset:
-    """manifest -> decoders -> encoders."""
-    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
-    geometry = Geometry(frames=info.frames, size_px=info.size_px, resize=info.resize)
-    device = "cuda" if plan.encoder_gpus else "cpu"
-    return (
-        manifest.dataset()
-        .map_batches(
-            # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
-            Decoder,
-            fn_constructor_args=(places, geometry, config.decode.limits()),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.workers),
-            num_cpus=plan.worker_cpus,
-        )
-        .map_batches(
-            # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
-            Embedder,
-            fn_constructor_args=(info.location, device, geometry, threads),
-            batch_size=config.embed.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.encoders),
-            num_cpus=runtime.ENCODER_CPUS,
-            num_gpus=plan.encoder_gpus,
-        )
-    )
-
-
-def _use_gpu(device: str, resources: runtime.Resources) -> bool:
-    if device == "cuda" and resources.gpus < 1:
-        raise ResourceError("embed.device=cuda, but the cluster has no GPU: add one, or set embed.device=cpu")
-    return device != "cpu" and resources.gpus >= 1
+    return run_graph(config, retry_failed=retry_failed)

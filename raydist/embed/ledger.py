@@ -6,36 +6,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
+from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
 from raydist.store import commit, models, pending, schema
 
-STAGE = "embed"
 PENDING_BATCH = 65_536
 """Clips whose files are looked up at once."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Written:
-    """What a writing task made of some blocks: fragments that wait for a commit, and what the report counts."""
-
-    embeddings: list[str] = field(default_factory=list)
-    signatures: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    busy: Counter[str] = field(default_factory=Counter)
-    """Seconds of work by step, and frames that were filled."""
-    began: float = math.inf
-    """When the first of the clips began to be decoded, in seconds since the epoch."""
-    ended: float = -math.inf
-    """When the last of them had its vector."""
 
 
 class Ledger:
@@ -124,33 +105,3 @@ class Ledger:
         self.failures.update(written.reasons)
         self.busy.update(written.busy)
         self._began, self._ended = min(self._began, written.began), max(self._ended, written.ended)
-
-
-def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, *blocks: pa.Table) -> Written:
-    """Turn blocks of the encoder into fragments; runs as a Ray task, so rows do not pass through the driver."""
-    rows = pa.concat_tables(blocks)
-    at = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
-    rows = rows.append_column("at", at)
-    done = rows.filter(pc.equal(rows["reason"], ""))
-    failed = rows.filter(pc.not_equal(rows["reason"], ""))
-    done = done.append_column("duration_s", pc.subtract(done["end_s"], done["start_s"]))
-    unsigned = done.filter(pc.invert(done["has_signature"]))
-    hashed = unsigned.append_column("hash_version", pa.array([schema.HASH_VERSION] * unsigned.num_rows, pa.int32()))
-    for name, value in (("stage", STAGE), ("model_key", model_key)):
-        failed = failed.append_column(name, pa.array([value] * failed.num_rows, pa.string()))
-    filled = done["filled_frames"].to_numpy()
-    busy: Counter[str] = Counter()
-    for name, column in (("decode", "decode_s"), ("decode_cpu", "decode_cpu_s"), ("embed", "embed_s")):
-        busy[name] = pc.sum(rows[column]).as_py() or 0
-    busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
-    return Written(
-        embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
-        signatures=commit.write_fragments(
-            location, "signatures", hashed.select(schema.SIGNATURES.names), schema.SIGNATURES
-        ),
-        failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
-        reasons=Counter(failed["reason"].to_pylist()),
-        busy=busy,
-        began=pc.min(rows["began"]).as_py(),
-        ended=pc.max(rows["ended"]).as_py(),
-    )

@@ -12,6 +12,9 @@ import pyarrow as pa
 CLIPS_A_UNIT = 32
 """Seconds of decoding against Ray's 10 ms a block, and a 10-hour file still spreads over all workers."""
 
+_FEWEST, _UNITS = 4, 64
+"""A small archive is cut finer, so that all workers have something to do until the end."""
+
 _CLIP = pa.struct(
     [
         ("clip_key", pa.int64()),
@@ -36,23 +39,36 @@ UNITS = pa.schema([("files", pa.list_(_FILE))])
 CLIP_COLUMNS = _CLIP.names
 
 
-def units(clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]], seed: int = 0) -> pa.Table:
+def clips_a_unit(clips: int) -> int:
+    """The size of units for so many clips."""
+    return min(CLIPS_A_UNIT, max(_FEWEST, clips // _UNITS))
+
+
+def units(
+    clips: Iterable[dict[str, Any]],
+    files: dict[str, dict[str, Any]],
+    size: int = CLIPS_A_UNIT,
+    seed: int = 0,
+) -> pa.Table:
     """Pack clips (in the order of their files) into units.
 
     Args:
         clips: rows with `video_id` and the columns of a clip.
         files: video id -> root, path and file fingerprint.
+        size: most clips of a unit.
         seed: of the order of the units. Mixed, so that a batch of the encoder holds clips of many videos and long
             files do not pile up at the end.
     """
-    packed = [{"files": unit} for unit in _pack(clips, files)]
+    packed = [{"files": unit} for unit in _pack(clips, files, size)]
     random.Random(seed).shuffle(packed)
     return pa.Table.from_pylist(packed, UNITS)
 
 
-def _pack(clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _pack(
+    clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]], size: int
+) -> Iterator[list[dict[str, Any]]]:
     unit: list[dict[str, Any]] = []
-    room = CLIPS_A_UNIT
+    room = size
     for video_id, group in groupby(clips, key=lambda clip: clip["video_id"]):
         spans = [{name: clip[name] for name in CLIP_COLUMNS} for clip in group]
         while spans:
@@ -60,6 +76,6 @@ def _pack(clips: Iterable[dict[str, Any]], files: dict[str, dict[str, Any]]) -> 
             spans, room = spans[room:], room - len(spans[:room])
             if room == 0:
                 yield unit
-                unit, room = [], CLIPS_A_UNIT
+                unit, room = [], size
     if unit:
         yield unit

@@ -1,4 +1,4 @@
-"""The two Ray actors of embed: decode units into frames, and frames into vectors. Every clip in is one row out."""
+"""The Ray actor that decodes units of work into frames. Every clip in is one row out: frames, or a reason."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from raydist.clips.child import Child
 from raydist.clips.naming import locate
-from raydist.models.registry import load_encoder
 from raydist.records import DecodedClip, Limits, Span
-
-# Shape legend: B clips, T frames, H height, W width, D embedding size
 
 ROWS_A_TABLE = 16
 """20 MB of ViCLIP frames: enough to amortise a block, little enough to keep the object store small."""
 
-_CLIP = [
+CLIP_FIELDS = [
     ("clip_key", pa.int64()),
     ("clip_id", pa.string()),
     ("video_id", pa.string()),
@@ -38,14 +34,7 @@ _CLIP = [
     ("decode_cpu_s", pa.float64()),
     ("began", pa.float64()),  # seconds since the epoch: decoding began, here; the batch was done, below
 ]
-DECODED = pa.schema([*_CLIP, ("frames", pa.large_binary())])
-
-
-def embedded_schema(dim: int) -> pa.Schema:
-    """Rows that leave the encoder: a vector, or a reason."""
-    return pa.schema(
-        [*_CLIP, ("vector", pa.list_(pa.float16(), dim)), ("embed_s", pa.float64()), ("ended", pa.float64())]
-    )
+DECODED = pa.schema([*CLIP_FIELDS, ("frames", pa.large_binary())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,48 +101,3 @@ def _row(video_id: str, clip: dict[str, Any], result: DecodedClip) -> dict[str, 
         "decode_cpu_s": result.cpu_s,
         "frames": b"" if result.frames is None else result.frames.tobytes(),
     }
-
-
-class Embedder:
-    """A Ray actor: frames in, unit vectors out. An actor, so that the weights are loaded once a process."""
-
-    def __init__(self, model: str, device: str, geometry: Geometry, threads: int) -> None:
-        if device == "cpu":
-            import torch  # Ray allows a worker one thread, but a CPU-only encoder mostly bounds the run
-
-            torch.set_num_threads(threads)
-        self._encoder = load_encoder(model, device=device)
-        self._shape = (geometry.frames, geometry.size_px, geometry.size_px, 3)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Embed the clips that have frames; the others keep their reason."""
-        since = time.perf_counter()
-        reasons = table["reason"].to_pylist()
-        details = table["detail"].to_pylist()
-        good = [row for row, reason in enumerate(reasons) if not reason]
-        vectors = np.zeros((table.num_rows, self._encoder.info.dim), np.float16)
-        if good:
-            frames = table["frames"].combine_chunks()
-            frames_BTHWC = np.stack(
-                [np.frombuffer(frames[row].as_buffer(), np.uint8).reshape(self._shape) for row in good]
-            )
-            vectors_BD = self._encoder.encode_frames(frames_BTHWC)
-            for row, vector in zip(good, vectors_BD, strict=True):
-                if np.isfinite(vector).all():
-                    vectors[row] = vector
-                else:
-                    reasons[row], details[row] = "not_finite", "the model gave NaN or infinity for this clip"
-        dim = vectors.shape[1]
-        empty = pa.array([bool(reason) for reason in reasons])
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim, mask=empty)
-        spent = (time.perf_counter() - since) / max(1, table.num_rows)
-        kept = table.drop_columns(["frames", "reason", "detail"])
-        for name, values in (
-            ("reason", pa.array(reasons, pa.string())),
-            ("detail", pa.array(details, pa.string())),
-            ("vector", column),
-            ("embed_s", pa.array([spent] * table.num_rows, pa.float64())),
-            ("ended", pa.array([time.time()] * table.num_rows, pa.float64())),
-        ):
-            kept = kept.append_column(name, values)
-        return kept.select(embedded_schema(dim).names)

@@ -1,0 +1,65 @@
+"""The Ray task that turns rows of the encoder into data files; they wait for the driver's commit.
+
+Reads     blocks of rows, a vector or a reason each
+Writes    fragments of the embeddings of one model, of `signatures` and of `failures`
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.store import commit, schema
+
+STAGE = "embed"
+
+
+@dataclass(slots=True, kw_only=True)
+class Written:
+    """What a writing task made of some blocks: fragments that wait for a commit, and what the report counts."""
+
+    embeddings: list[str] = field(default_factory=list)
+    signatures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    busy: Counter[str] = field(default_factory=Counter)
+    """Seconds of work by step, and frames that were filled."""
+    began: float = math.inf
+    """When the first of the clips began to be decoded, in seconds since the epoch."""
+    ended: float = -math.inf
+    """When the last of them had its vector."""
+
+
+def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, *blocks: pa.Table) -> Written:
+    """Turn blocks of the encoder into fragments; runs as a Ray task, so rows do not pass through the driver."""
+    rows = pa.concat_tables(blocks)
+    at = pa.array([datetime.now(UTC)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
+    rows = rows.append_column("at", at)
+    done = rows.filter(pc.equal(rows["reason"], ""))
+    failed = rows.filter(pc.not_equal(rows["reason"], ""))
+    done = done.append_column("duration_s", pc.subtract(done["end_s"], done["start_s"]))
+    unsigned = done.filter(pc.invert(done["has_signature"]))
+    hashed = unsigned.append_column("hash_version", pa.array([schema.HASH_VERSION] * unsigned.num_rows, pa.int32()))
+    for name, value in (("stage", STAGE), ("model_key", model_key)):
+        failed = failed.append_column(name, pa.array([value] * failed.num_rows, pa.string()))
+    filled = done["filled_frames"].to_numpy()
+    busy: Counter[str] = Counter()
+    for name, column in (("decode", "decode_s"), ("decode_cpu", "decode_cpu_s"), ("embed", "embed_s")):
+        busy[name] = pc.sum(rows[column]).as_py() or 0
+    busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
+    return Written(
+        embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
+        signatures=commit.write_fragments(
+            location, "signatures", hashed.select(schema.SIGNATURES.names), schema.SIGNATURES
+        ),
+        failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
+        reasons=Counter(failed["reason"].to_pylist()),
+        busy=busy,
+        began=pc.min(rows["began"]).as_py(),
+        ended=pc.max(rows["ended"]).as_py(),
+    )
