@@ -176,12 +176,14 @@ class Child:
     def _read_frames(self, shape: list[int]) -> NDArray[np.uint8]:
         pixels = np.empty(shape, dtype=np.uint8)
         view = pixels.data.cast("B")
-        place = 0
-        while place < len(view):
-            count = os.preadv(self._frames, [view[place:]], place)
-            if count <= 0:
-                raise RuntimeError(f"the decoding process announced {len(view)} bytes of frames and gave {place}")
-            place += count
+        os.lseek(self._frames, 0, os.SEEK_SET)
+        with open(self._frames, "rb", buffering=0, closefd=False) as file:
+            place = 0
+            while place < len(view):
+                count = file.readinto(view[place:])
+                if not count:
+                    raise RuntimeError(f"the decoding process announced {len(view)} bytes of frames and gave {place}")
+                place += count
         return pixels
 
     def _send(self, request: dict[str, Any]) -> None:

@@ -205,10 +205,16 @@ def read_head(video: Video) -> Head:
     clean = first.is_keyframe and first.pts is not None and (first.is_discard or min(times) >= first.pts)
     if not clean:
         frame = first_frame(video)
-        if frame.pts is None:
+        if frame.pts is None or _run_backwards(times, frame.pts):
             return Head(None, first)
         return Head(Clock(frame.pts, video.base), first)
     return Head(Clock(min(times), video.base), first)
+
+
+def _run_backwards(times: list[int], first: int) -> bool:
+    """Whether more packets behind the first frame's lie before it in time than a codec can hold back."""
+    behind = times[times.index(first) :] if first in times else []
+    return sum(time < first for time in behind) > REORDER // 2
 
 
 def first_frame(video: Video) -> VideoFrame:

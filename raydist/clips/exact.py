@@ -21,6 +21,8 @@ from raydist.clips.sampling import middle_ranks
 from raydist.clips.timeline import Clock
 from raydist.records import Span
 
+_SMALL_BYTES = 64 << 20
+"""A damaged file up to this size may be decoded from its start for the best result; a larger one is filled."""
 _KEPT_BYTES = 64 << 20
 """Packets of a span up to this size stay in memory; beyond it they are read twice."""
 
@@ -82,6 +84,7 @@ class SpanReader:
         self._head = head
         self._clock: Clock = head.clock
         self._convert = convert
+        self._small = video.source.bytes <= _SMALL_BYTES
 
     def read(self, span: Span, frames: int) -> Result:
         """The wanted frames of a span, and the pictures of those that decode.
@@ -164,16 +167,19 @@ class SpanReader:
     def _pictures(self, stretch: _Stretch, wanted: list[int]) -> dict[int, Picture]:
         runs = self._runs(stretch, wanted)
         pictures, complained, lies = self._decode(stretch, runs, set(wanted), skip=True)
-        if len(pictures) < len(wanted):
-            # Damage, or frames that were not as dispensable as they said: decode on through all of the span.
-            whole = [(0, max(last for _, last in runs))]
-            pictures, more, _ = self._decode(stretch, whole, set(wanted), skip=False)
-            if len(pictures) < len(wanted) and not (complained or more):
-                raise SequentialNeededError("packets that give no frame", count_frames=True)
-            if not pictures:
-                raise SequentialNeededError("nothing decodes from here")
-        elif lies:
+        if lies and not complained:
             raise SequentialNeededError("packets marked as key that are none")
+        if len(pictures) == len(wanted) and not complained and not any(p.corrupt for p in pictures.values()):
+            return pictures
+        # Damage, or frames that were not as dispensable as they said: decode on through all of the span. What a decoder
+        # puts in the place of lost blocks depends on all frames before.
+        whole = [(0, max(last for _, last in runs))]
+        pictures, complained_again, lies = self._decode(stretch, whole, set(wanted), skip=False)
+        missing = len(wanted) - len(pictures)
+        if missing and not (complained or complained_again) and (self._small or 4 * missing > len(wanted)):
+            raise SequentialNeededError("packets that give no frame", count_frames=True)
+        if (lies and self._small) or not pictures:
+            raise SequentialNeededError("nothing sound to start from")
         return pictures
 
     def _runs(self, stretch: _Stretch, wanted: list[int]) -> list[tuple[int, int]]:

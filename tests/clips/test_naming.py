@@ -13,8 +13,8 @@ from raydist.clips.naming import NamingTemplate
 from raydist.errors import ClipError
 from raydist.records import Span
 
-durations_ms = st.integers(0, 40_000_000)
-lengths_ms = st.integers(100, 120_000)
+durations_ms = st.integers(0, 400_000)
+lengths_ms = st.integers(1_000, 120_000)
 
 
 def ms(start: int, end: int) -> Span:
