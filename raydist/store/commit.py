@@ -82,7 +82,7 @@ def append(
 ) -> int:
     """Write and commit rows, those left out whose identity the table has (see `schema.identity`); how many went in."""
     fragments = write_fragments(location, table, data, schema, storage_options=storage_options)
-    return Committer(location, table, schema, version=0, storage_options=storage_options).commit(fragments)
+    return Committer(location, table, schema, storage_options=storage_options).commit(fragments)
 
 
 def delete(location: str, table: str, predicate: str, *, storage_options: StorageOptions = None) -> int:
@@ -134,14 +134,14 @@ class Committer:
         schema: pa.Schema,
         key: str | tuple[str, ...] | None = None,
         *,
-        version: int | None = None,
+        version: int = 0,
         storage_options: StorageOptions = None,
     ) -> None:
         """
         Args:
             key: the columns that make a row one and the same; None, or one of them, means `schema.identity(table)`.
             version: the version of the table that the caller's anti-join read: rows in it are known not to be among
-                those it will bring. 0: it saw none. None: the latest now.
+                those it will bring. 0: nothing is known, every commit looks through the whole table's keys.
         """
         self.location, self.table, self.schema = location, table, schema
         if key is None or key in identity(table):
@@ -153,11 +153,11 @@ class Committer:
         """Commits that were redone because another writer came first."""
         self._options = storage_options
         self._uri = table_uri(location, table)
-        dataset = create_table(location, table, schema, storage_options=storage_options)
+        create_table(location, table, schema, storage_options=storage_options)
+        self._known: set[str] = set()
         if version:
             dataset = need_table(location, table, version=version, storage_options=storage_options)
-        known = [] if version == 0 else dataset.get_fragments()
-        self._known = {_file(fragment.metadata) for fragment in known}
+            self._known = {_file(fragment.metadata) for fragment in dataset.get_fragments()}
         self._committed: set[str] = set()
 
     def commit(self, fragments: Sequence[str], delete_where: str | None = None) -> int:

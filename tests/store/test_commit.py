@@ -63,7 +63,7 @@ def test_the_same_fragments_committed_again_are_not_doubled(location: str) -> No
     fragments = write(location, range(10))
     committer.commit(fragments)
     committer.commit(fragments)
-    commit.Committer(location, TABLE, KIND, version=0).commit(fragments)
+    commit.Committer(location, TABLE, KIND).commit(fragments)
     assert held(location) == once(range(10))
 
 
@@ -74,6 +74,20 @@ def test_rows_that_another_driver_committed_meanwhile_are_dropped(location: str)
     assert two.commit(fragments) == 30
     assert two.commit(fragments) == 0
     assert held(location) == once(range(60))
+
+
+def test_a_driver_that_starts_late_and_asked_for_nothing_doubles_no_row(location: str) -> None:
+    commit.append(location, TABLE, tables.embeddings(range(30)), KIND)
+    assert commit.Committer(location, TABLE, KIND).commit(write(location, range(20, 40))) == 10
+
+
+def test_rows_known_to_be_others_are_not_looked_at_again(location: str) -> None:
+    commit.append(location, TABLE, tables.embeddings(range(30)), KIND)
+    version = read.need_table(location, TABLE).version
+    late = commit.Committer(location, TABLE, KIND, version=version)
+    commit.append(location, TABLE, tables.embeddings(range(30, 40)), KIND)
+    assert late.commit(write(location, range(35, 45))) == 5
+    assert held(location) == once(range(45))
 
 
 def test_rows_are_dropped_also_after_they_were_compacted(location: str) -> None:
