@@ -75,7 +75,7 @@ def test_an_unknown_key_in_a_file_names_the_file() -> None:
 
 
 def test_an_unknown_variable_of_a_section_is_refused() -> None:
-    with pytest.raises(ConfigError, match="RAYDIST_EMBED_BACTH.*did you mean RAYDIST_EMBED_BATCH"):
+    with pytest.raises(ConfigError, match=r"RAYDIST_EMBED_BACTH.*did you mean RAYDIST_EMBED_BATCH"):
         load(environment={"RAYDIST_EMBED_BACTH": "1"})
     load(environment={"RAYDIST_DEBUG": "1", "RAYDIST_ARCHIVE": "a", "OTHER_EMBED_X": "1"})
 
@@ -111,15 +111,15 @@ def test_a_value_out_of_bounds_is_refused_with_key_value_and_origin(change: str)
 
 
 def test_a_change_without_a_value_is_refused() -> None:
-    with pytest.raises(ConfigError, match="SECTION.FIELD=VALUE"):
+    with pytest.raises(ConfigError, match=r"SECTION.FIELD=VALUE"):
         load("embed.batch")
 
 
 def test_a_file_that_is_missing_or_no_toml_is_named() -> None:
-    with pytest.raises(ConfigError, match="'nowhere.toml' cannot be read"):
+    with pytest.raises(ConfigError, match=r"'nowhere.toml' cannot be read"):
         load(file="nowhere.toml")
     toml("embed = [")
-    with pytest.raises(ConfigError, match="'raydist.toml' is no TOML"):
+    with pytest.raises(ConfigError, match=r"'raydist.toml' is no TOML"):
         load()
 
 
