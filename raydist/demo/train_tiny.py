@@ -49,7 +49,7 @@ from raydist.progress import bar, talk
 
 SHAPE = ViclipShape(
     vision_width=96,
-    vision_layers=4,
+    vision_layers=3,
     vision_heads=3,
     patch_px=16,
     image_px=64,
@@ -80,11 +80,11 @@ class Recipe:
     seed: int = 2026
     repeats: int = 3
     """Clips drawn for each training combination."""
-    steps: int = 4000
+    steps: int = 900
     batch: int = 64
-    kept: float = 0.5
+    kept: float = 0.35
     """Share of a clip's patches that a step looks at; the last tenth of the steps sees all."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up: float = 0.04
     """Share of the steps."""
@@ -281,26 +281,40 @@ def draw_held_out(clips: int, seed: int) -> list[Combination]:
     return [every[int(place)] for place in order[:clips]]
 
 
+def drawn_clips(shown: Sequence[Combination], seed: int, processes: int, keep: Path | None) -> NDArray[np.uint8]:
+    """The training clips [N, 8, S, S, 3]; kept in a file, or taken from there, where one is named."""
+    if keep is not None and keep.exists():
+        frames_NTHWC: NDArray[np.uint8] = np.load(keep)
+        if frames_NTHWC.shape != (len(shown), FRAMES, SHAPE.image_px, SHAPE.image_px, 3):
+            raise SystemExit(f"--pool {str(keep)!r} holds clips of another recipe {frames_NTHWC.shape}: delete it")
+        return frames_NTHWC
+    frames_NTHWC = see_all([(each, seed + place) for place, each in enumerate(shown)], SHAPE.image_px, processes)
+    if keep is not None:
+        np.save(keep, frames_NTHWC)
+    return frames_NTHWC
+
+
 def main() -> None:
     """Draw, train, measure, write."""
     parser = argparse.ArgumentParser(description="Train the bundled tiny model on generated clips.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--threads", type=int, default=2, help="threads and drawing processes")
+    parser.add_argument("--pool", type=Path, help=".npy file that keeps the drawn clips for another run")
+    parser.add_argument("--processes", type=int, default=2, help="drawing processes")
     options = parser.parse_args()
     recipe, started = Recipe(), time.monotonic()
-    torch.set_num_threads(options.threads)
+    # One thread: sums come in one order on every machine, and a busy machine does not slow the others' barriers.
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     tokenizer = Tokenizer(SHAPE.context)
     shown = training_combinations() * recipe.repeats
-    talk.print(f"drawing {len(shown):,} clips")
-    seeds = range(recipe.seed * 1000, recipe.seed * 1000 + len(shown))
-    frames = see_all(list(zip(shown, seeds, strict=True)), SHAPE.image_px, options.threads)
+    talk.print(f"{len(shown):,} training clips of {len(training_combinations()):,} combinations")
+    frames_NTHWC = drawn_clips(shown, recipe.seed * 1000, options.processes, options.pool)
     drawn = time.monotonic()
-    model = train(frames, shown, tokenizer, recipe)
+    model = train(frames_NTHWC, shown, tokenizer, recipe)
     trained = time.monotonic()
     unseen = draw_held_out(recipe.held_out_clips, recipe.seed)
-    frames = see_all([(each, recipe.seed) for each in unseen], SHAPE.image_px, options.threads)
-    measured = measure(model, torch.from_numpy(frames), unseen, tokenizer)
+    frames_NTHWC = see_all([(each, recipe.seed) for each in unseen], SHAPE.image_px, options.processes)
+    measured = measure(model, torch.from_numpy(frames_NTHWC), unseen, tokenizer)
     talk.print(str(measured))
     write_model(options.out, model, asdict(recipe), measured, (drawn - started, trained - drawn))
 
