@@ -97,8 +97,14 @@ def _start(section: Ray, address: str) -> None:
     cores = section.cpus or available
     extra: dict[str, Any] = {"_temp_dir": section.temp_dir} if section.temp_dir else {}
     # One core more than there are, for the light tasks that wait for the disk: real ones are for decoding and encoding.
-    with _silence():
-        ray.init(address="local", num_cpus=cores + int(LIGHT_CPUS), include_dashboard=False, **extra, **quiet)
+    try:
+        with _silence():
+            ray.init(address="local", num_cpus=cores + int(LIGHT_CPUS), include_dashboard=False, **extra, **quiet)
+    except Exception as error:  # Ray raises no narrower type where a node does not come up in its 30 seconds
+        raise ResourceError(
+            f"Ray did not start on this machine ({error}): is it overloaded, out of memory, or `ray.temp_dir` too long "
+            "for a socket? Run this again; --debug shows what Ray says"
+        ) from error
 
 
 @contextmanager

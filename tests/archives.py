@@ -1,4 +1,4 @@
-"""archives: small real archives for tests: drawn videos, scanned in this process, embedded with a small random model."""
+"""archives: small real archives: drawn videos, scanned in this process, embedded with a small random model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ sys.path[:0] = [str(HERE / "clips"), str(HERE / "models")]
 from small_models import write_viclip  # noqa: E402  # other tests' helpers
 from videos import encode  # noqa: E402
 
-__all__ = ["as_stored", "configure", "embeddings", "encode", "fails_with", "made", "rows", "scanned", "videos", "write_viclip"]
+__all__ = [
+    "as_stored",
+    "configure",
+    "embeddings",
+    "encode",
+    "fails_with",
+    "made",
+    "rows",
+    "scanned",
+    "videos",
+    "write_viclip",
+]
 
 RATE = 10
 
@@ -38,7 +49,8 @@ def videos(folder: Path, count: int, seconds: float = 3, first: int = 0) -> Path
 def configure(archive: Path, model: Path | str = "", *changes: str) -> Config:
     """Settings for a small archive of clips of one second."""
     given = ("scan.clip_seconds=1", "scan.min_clip_seconds=0.2", "scan.probes=1", "embed.decoders=1", *changes)
-    return load(changes=given, options={"archive": str(archive), "embed.model": str(model) or None}).config
+    options = {"archive": str(archive), "embed.model": str(model) or None}
+    return load(changes=given, options=options, environment={}).config
 
 
 def scanned(archive: Path, folder: Path) -> None:
