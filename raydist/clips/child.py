@@ -8,7 +8,8 @@ Promises  every span gives exactly one result, in order: a hang, crash or kill c
 Limits    CPU seconds a span (RLIMIT_CPU, which ends even a loop in C); wall-clock time at five times that, watched by
           the parent; address space beyond what the process has at its start (RLIMIT_AS).
 Frames    come over an anonymous file (memfd; on macOS an unlinked temporary file), which nothing can leak.
-Orphans   none: the process ends at end of file on its requests, and on Linux when the thread that started it does.
+Orphans   none: the process ends at end of file on its requests, and on Linux when the thread that started it does (a
+          process lost that way while idle is replaced without a word).
           On macOS there is no such signal and address space is not limited: a limit on memory is Linux's only.
 """
 

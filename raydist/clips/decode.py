@@ -2,7 +2,9 @@
 
 Reads     one file at a time, opened once for all its spans
 Gives     a `DecodedClip` a span: 8-bit RGB at the model's size, times, hashes, and what had to be filled
-Promises  every span gives exactly one result; only what concerns the whole file is raised, as a SourceError
+Promises  every span gives exactly one result; only what concerns the whole file is raised, as a SourceError. In a
+          damaged file the frames are those that their packets' times ask for, and missing ones are filled and counted;
+          what a decoder paints over lost blocks may differ from a full decode
 
 In this process. What may hang or crash belongs into a `clips.child`.
 """
