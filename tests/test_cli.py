@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,8 +101,7 @@ def _script() -> str:
     return str(script)
 
 
-@pytest.mark.ray
-def test_a_first_archive_from_scan_to_status(raydist: Run, videos: Path, cluster: None) -> None:
+def test_a_first_archive_from_scan_to_status(raydist: Run, videos: Path) -> None:
     scan = raydist("scan", str(videos), "--archive", "a", "--json")
     (report,) = scan.json()
     assert (scan.code, report["files"], report["clips"], report["stage"]) == (0, 1, 1, "scan")
@@ -117,8 +117,7 @@ def test_a_first_archive_from_scan_to_status(raydist: Run, videos: Path, cluster
     assert unasked.out == ""
 
 
-@pytest.mark.ray
-def test_too_many_failures_end_with_1_and_the_report(raydist: Run, videos: Path, cluster: None) -> None:
+def test_too_many_failures_end_with_1_and_the_report(raydist: Run, videos: Path) -> None:
     (videos / "b.mp4").write_text("no video")
     ended = raydist("scan", str(videos), "--archive", "a", "--json")
     assert ended.code == 1
@@ -193,6 +192,12 @@ def test_the_archive_may_be_named_in_three_ways(raydist: Run, monkeypatch: pytes
     assert "from-option" in raydist("status", "--archive", "from-option").err
 
 
+def _many(videos: Path) -> None:
+    """So many videos that Ray is needed."""
+    for number in range(40):
+        shutil.copy(videos / "a.mp4", videos / f"b{number}.mp4")
+
+
 def _start(videos: Path, archive: Path) -> subprocess.Popen[str]:
     """A scan in a process group of its own, so that it can be interrupted as a terminal does."""
     return subprocess.Popen(
@@ -216,6 +221,7 @@ def _wait_for(archive: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.ray
 def test_an_interrupted_scan_says_how_to_go_on(videos: Path, tmp_path: Path) -> None:
+    _many(videos)
     process = _start(videos, tmp_path / "archive")
     _wait_for(tmp_path / "archive", process)
     process.send_signal(signal.SIGINT)
@@ -230,8 +236,7 @@ def test_an_interrupted_scan_says_how_to_go_on(videos: Path, tmp_path: Path) -> 
 def test_a_killed_scan_is_taken_up_and_no_row_is_twice(
     raydist: Run, videos: Path, tmp_path: Path, cluster: None
 ) -> None:
-    for number in range(40):
-        encode(videos / f"b{number}.mp4", count=3, size=(32, 32), rate=1, seed=number)
+    _many(videos)
     process = _start(videos, tmp_path / "archive")
     _wait_for(tmp_path / "archive", process)
     process.kill()

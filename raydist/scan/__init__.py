@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from raydist import runtime
 from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
@@ -222,17 +224,21 @@ def _refuse_emptied(selections: list[Selection], known: KnownFiles, seen: _Seen)
     """A folder of which nothing is left is more likely an unmounted disk than a wish to lose its vectors."""
     for number, selection in enumerate(selections):
         if known.emptied(number) and not seen.found[number]:
-            place = os.path.join(selection.root.location, os.fsdecode(selection.below)).rstrip("/")
             raise UsageError(
-                f"{place!r} is empty, and the archive knows files in it: is its disk mounted? "
+                f"{_place(selection)!r} is empty, and the archive knows files in it: is its disk mounted? "
                 "`raydist scan --moved OLD NEW` tells where a folder is now; nothing was changed"
             )
+
+
+def _place(selection: Selection) -> str:
+    """The folder of a selection on this machine."""
+    return os.path.join(selection.root.location, os.fsdecode(selection.below)).rstrip("/") or "/"
 
 
 def _refuse_archive(selections: list[Selection], location: str) -> None:
     archive = os.path.realpath(location)
     for selection in selections:
-        if selection.files is None and os.path.join(selection.root.location, os.fsdecode(selection.below)) == archive:
+        if selection.files is None and _place(selection) == archive:
             raise UsageError(
                 f"{archive!r} is the archive itself: expected a folder of videos. The archive may lie inside that "
                 "folder, but needs a folder of its own: `--archive FOLDER/archive`"
@@ -240,8 +246,33 @@ def _refuse_archive(selections: list[Selection], location: str) -> None:
 
 
 def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int, places: Mapping[str, str]) -> None:
-    """Run the graph manifest -> probes, and commit its rows wave by wave."""
-    with runtime.session(config.ray) as resources, bar("scanning", total) as progress:
+    """Probe the files of the manifest and commit their rows wave by wave."""
+    # For the few files of one unit Ray would take longer to start than they take.
+    probed = _probed_here if manifest.rows == 1 else _probed_on_ray
+    with bar("scanning", total) as progress:
+        rows: list[dict[str, Any]] = []
+        since = time.monotonic()
+        for table in probed(config, manifest, places):
+            rows.extend(table.to_pylist())
+            progress.advance(table.num_rows)
+            if (len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S) and waves.ready(rows):
+                waves.commit(rows)
+                rows, since = [], time.monotonic()
+        if rows:
+            waves.commit(rows, last=True)
+
+
+def _probed_here(config: Config, manifest: runtime.Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
+    prober = Prober(places, config.decode.limits())
+    try:
+        yield from (prober(unit) for unit in manifest.units())
+    finally:
+        prober.close()
+
+
+def _probed_on_ray(config: Config, manifest: runtime.Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
+    """Run the graph manifest -> probes."""
+    with runtime.session(config.ray) as resources:
         from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 
         plan = runtime.plan(resources, workers=min(config.scan.probes or 10_000, int(resources.cpus), manifest.rows))
@@ -254,16 +285,7 @@ def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int,
             compute=ActorPoolStrategy(size=plan.workers),
             num_cpus=plan.worker_cpus,
         )
-        rows: list[dict[str, Any]] = []
-        since = time.monotonic()
-        for block in runtime.blocks(probed):
-            rows.extend(block.to_pylist())
-            progress.advance(block.num_rows)
-            if (len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S) and waves.ready(rows):
-                waves.commit(rows)
-                rows, since = [], time.monotonic()
-        if rows:
-            waves.commit(rows, last=True)
+        yield from runtime.blocks(probed)
 
 
 def _cutting(section: Scan) -> Cutting:

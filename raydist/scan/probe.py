@@ -78,6 +78,10 @@ class Prober:
         rows = [self._probe(file) for unit in table["files"].to_pylist() for file in unit]
         return pa.Table.from_pylist(rows, PROBED)
 
+    def close(self) -> None:
+        """End the child process."""
+        self._child.close()
+
     def _probe(self, file: dict[str, Any]) -> dict[str, Any]:
         if file["reason"]:
             return file

@@ -71,7 +71,7 @@ class Library:
 
 
 @pytest.fixture
-def library(tmp_path: Path, cluster: None) -> Library:
+def library(tmp_path: Path) -> Library:
     folder = tmp_path / "talks"
     folder.mkdir()
     return Library(folder, tmp_path / "archive")

@@ -1,4 +1,4 @@
-"""Scans of real files with real Ray: what a first, a second and a later scan leave in the archive."""
+"""Scans of real files: what a first, a second and a later scan leave in the archive."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from PIL import Image
 
 from raydist.errors import ArchiveError, StoreError, UsageError
 from raydist.store.lease import Lease
-
-pytestmark = pytest.mark.ray
 
 
 def test_the_books_balance_whatever_a_folder_holds(library: Library) -> None:
@@ -331,3 +329,18 @@ def test_dealing_few_videos_again_deals_them_in_parts(library: Library) -> None:
     report = library.scan(nothing=True, resplit=True)
     assert "in parts" in report.notes[0]
     assert library.rows("clips", "clip_id", "split") == before
+
+
+@pytest.mark.ray
+def test_many_files_are_probed_on_ray(library: Library, cluster: None) -> None:
+    video = library.video("v000.mp4")
+    for number in range(1, 60):
+        shutil.copy(video, library.folder / f"v{number:03}.mp4")
+    for number in range(5):
+        (library.folder / f"text{number}.mp4").write_text("no video")
+    report = library.scan()
+    assert report.counts == {"files": 65, "ok": 60, "failed": 5, "clips": 60}
+    assert report.failures == {"not_a_video": 5}
+    assert library.books()["clips"] == 60
+    assert {row["split"] for row in library.rows("clips", "clip_id", "split")} == {"train", "val", "test"}
+    assert library.scan().counts == {"files": 65, "unchanged": 65, "clips": 0}
