@@ -24,17 +24,16 @@ class Measured:
     """Share of the first hits that show the same object, colour, motion, scene."""
 
 
-def write_model(
-    folder: Path, model: ViCLIP, recipe: dict[str, Any], measured: Measured, seconds: tuple[float, float]
-) -> None:
+def write_model(folder: Path, model: ViCLIP, recipe: dict[str, Any], measured: Measured, seconds: float) -> None:
     """Write `model.safetensors` (float16), `config.json` and `README.md`.
 
     Args:
-        seconds: what drawing the clips and training took.
+        seconds: what training took.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.to(torch.float16).contiguous() for key, value in to_reference(model).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     shape = model.shape
     config = {
         "vision": {
@@ -59,7 +58,7 @@ def write_model(
     (folder / "README.md").write_text(card(model, recipe, measured, seconds), encoding="utf-8")
 
 
-def card(model: ViCLIP, recipe: dict[str, Any], measured: Measured, seconds: tuple[float, float]) -> str:
+def card(model: ViCLIP, recipe: dict[str, Any], measured: Measured, seconds: float) -> str:
     """The model card, in Markdown."""
     shape = asdict(model.shape)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -73,16 +72,16 @@ objects in eight colours, eight motions and eight scenes, all drawn by `raydist/
 ## How good it is
 
 Text to video on {measured.clips} clips with distinct captions, whose combinations of object, colour, motion and scene
-training never saw: **top-1 {measured.top1:.1%}, top-5 {measured.top5:.1%}** (chance {1 / measured.clips:.1%} and
-{5 / measured.clips:.1%}). The first hit shows the right {agree}.
+training never saw: **top-1 {measured.top1:.1%}, top-5 {measured.top5:.1%}**
+(chance {1 / measured.clips:.1%} and {5 / measured.clips:.1%}). The first hit shows the right {agree}.
 
 ## How it was made
 
     python -m raydist.demo.train_tiny --out raydist/demo/tiny
 
-One run of this command with torch {torch.__version__} on one CPU thread made these files: {seconds[0] / 60:.0f} minutes
-to draw the clips, {seconds[1] / 60:.0f} to train (on a machine that had other work). The same versions and processor
-type give the same weights; nothing was chosen by looking at the held-out combinations.
+One run of this command made these files, with torch {torch.__version__}, in {seconds / 60:.0f} minutes of training on
+one CPU thread of a busy machine. The same versions and processor type give the same weights. The held-out combinations
+are drawn and measured once, when training is over.
 
 | setting | value |
 |---|---|

@@ -1,0 +1,98 @@
+"""The demo as a person runs it, on a few clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raydist import demo
+from raydist.config import Config, load
+from raydist.demo import loop
+from raydist.demo.films import Film
+from raydist.demo.words import Combination
+from raydist.errors import UsageError
+
+CLIPS = 16
+
+
+def config_of(archive: Path) -> Config:
+    return load(options={"archive": str(archive)}, environment={}).config
+
+
+@dataclass(frozen=True)
+class Ran:
+    archive: Path
+    outcome: dict[str, Any]
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def ran(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    archive = tmp_path_factory.mktemp("demo") / "demo-archive"
+    said: list[str] = []
+    return Ran(archive, demo.run(config_of(archive), clips=CLIPS, say=said.append), said)
+
+
+@pytest.mark.ray
+def test_the_demo_leaves_videos_truth_sheet_and_archive_behind(ran: Ran) -> None:
+    assert len(list(Path(ran.outcome["videos"]).glob("*.mp4"))) == CLIPS
+    assert (ran.archive / "demo" / "captions.csv").read_text(encoding="utf-8").count("\n") == CLIPS + 1
+    page = Path(ran.outcome["sheet"]).read_text(encoding="utf-8")
+    assert page.count("<li") >= CLIPS
+    assert "no picture" not in page
+
+
+@pytest.mark.ray
+def test_the_demo_beats_chance_and_says_by_how_much(ran: Ran) -> None:
+    assert ran.outcome["top1"] > 3 * ran.outcome["chance1"]
+    assert ran.outcome["top5"] > ran.outcome["top1"]
+    (line,) = [line for line in ran.said if line.startswith("accuracy")]
+    assert f"top-1 {ran.outcome['top1']:.1%}" in line
+    assert "chance" in line
+
+
+@pytest.mark.ray
+def test_the_demo_says_what_to_try_next(ran: Ran) -> None:
+    assert any("raydist search" in line for line in ran.said)
+    assert any("raydist scan" in line for line in ran.said)
+
+
+@pytest.mark.ray
+def test_the_demo_runs_again_on_what_it_left(ran: Ran) -> None:
+    said: list[str] = []
+    again = demo.run(config_of(ran.archive), clips=CLIPS, say=said.append)
+    assert (again["top1"], again["top5"]) == (ran.outcome["top1"], ran.outcome["top5"])
+    assert said[0].startswith("draw: 0 new videos")
+
+
+def test_the_demo_stays_out_of_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and no demo's"):
+        demo.run(config_of(tmp_path), clips=4, say=lambda line: None)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_clip_shows_what_was_asked_for_only_if_everything_fits() -> None:
+    shown = Combination(object="star", colour="red", motion="rise", scene="hills")
+    assert loop.shows(shown, {"object": "star", "colour": "red"})
+    assert not loop.shows(shown, {"object": "star", "colour": "blue"})
+
+
+def test_accuracy_counts_a_film_that_is_not_found_as_wrong() -> None:
+    films = [
+        Film(
+            file=Path(f"{number}.mp4"),
+            seed=1,
+            shown=Combination(object=thing, colour="red", motion="rise", scene="hills"),
+        )
+        for number, thing in enumerate(("star", "ball", "heart"))
+    ]
+    found = [loop.Found(film=film, clip_id="", score=1.0, start_s=0, end_s=2) for film in films]
+    accuracy = loop.measure(
+        films,
+        {films[0].caption: [found[0]], films[1].caption: [found[0], found[1]], films[2].caption: [found[0]]},
+    )
+    assert (accuracy.top1, accuracy.top5) == (1 / 3, 2 / 3)
