@@ -215,9 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2)
     try:
         cli.main(args=arguments, prog_name="raydist", standalone_mode=False)
-    except click.exceptions.Abort:
-        raise SystemExit(INTERRUPTED) from None
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
         talk.print("interrupted; the same command goes on from here")
         raise SystemExit(INTERRUPTED) from None
     except click.ClickException as error:
