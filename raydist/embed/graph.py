@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
 from raydist.report import new_run, run_folder, save
-from raydist.store import lease, read, roots, settings, stale
+from raydist.store import compact, lease, read, roots, settings, stale
+from raydist.store.schema import embeddings_table
 
 if TYPE_CHECKING:
     import ray.data
@@ -47,9 +49,11 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     info = choose_model(location, config.embed.model)
     if info.licence and info.model_key not in read.model_keys(location):
         talk.print(f"{info.name}: the weights' licence is {info.licence}")
+    if sys.platform == "darwin":
+        talk.print("macOS has no hard limit on a process's memory: a hostile file may use more than decode.memory_mb")
     name = new_run("embed")
     plan = None
-    with lease.Lease(location, "embed"):
+    with lease.Lease(location, "embed") as held:
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed)
         manifest = runtime.Manifest(run_folder(location, name) / "manifest")
@@ -62,9 +66,18 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
             raise
         finally:
             manifest.remove()
+        _tidy(location, info, ledger, held)
     report = summary(name, time.monotonic() - began, ledger, plan)
     save(report, location)
     return report
+
+
+def _tidy(location: str, info: ModelInfo, ledger: Ledger, held: lease.Lease) -> None:
+    """Take out rows of clips that a scan changed meanwhile, and merge the small fragments of many commits."""
+    if read.need_table(location, "clips").version != ledger.clips_version:
+        stale.delete_stale(location)
+    for table in (embeddings_table(info.model_key), "signatures"):
+        compact.compact_if_alone(location, table, held)
 
 
 def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from raydist.clips.signature import HASH_VERSION
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
 from raydist.store import commit, models, pending, schema
@@ -31,13 +32,20 @@ class Ledger:
         self._table = schema.embeddings_table(info.model_key)
         columns = models.marked(schema.embeddings(info.dim), info.name, info.location)
         self._pending = pending.pending_clips(
-            location, info.model_key, STAGE, retry_failed=retry_failed, batch_size=PENDING_BATCH
+            location,
+            info.model_key,
+            STAGE,
+            hash_version=HASH_VERSION,
+            retry_failed=retry_failed,
+            batch_size=PENDING_BATCH,
         )
         seen = self._pending.versions
         self._embeddings = commit.Committer(location, self._table, columns, version=seen[self._table])
         self._signatures = commit.Committer(location, "signatures", schema.SIGNATURES, version=seen["signatures"])
         self._failures = commit.Committer(location, "failures", schema.FAILURES)
         self.expected = self._pending.count
+        self.clips_version = seen["clips"]
+        """Of the table that the pending clips were read from."""
         self.returned = 0
         """Clips that came back from the pipeline, as a row or a failure."""
         self._held: list[Any] = []

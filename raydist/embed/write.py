@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.clips.signature import HASH_VERSION
 from raydist.store import commit, schema
 
 STAGE = "embed"
@@ -44,7 +45,7 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
     failed = rows.filter(pc.not_equal(rows["reason"], ""))
     done = done.append_column("duration_s", pc.subtract(done["end_s"], done["start_s"]))
     unsigned = done.filter(pc.invert(done["has_signature"]))
-    hashed = unsigned.append_column("hash_version", pa.array([schema.HASH_VERSION] * unsigned.num_rows, pa.int32()))
+    hashed = unsigned.append_column("hash_version", pa.array([HASH_VERSION] * unsigned.num_rows, pa.int32()))
     for name, value in (("stage", STAGE), ("model_key", model_key)):
         failed = failed.append_column(name, pa.array([value] * failed.num_rows, pa.string()))
     filled = done["filled_frames"].to_numpy()

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raydist.store.join import BUCKET_ROWS, RowBits, buckets
 from raydist.store.location import StorageOptions
-from raydist.store.schema import CLIPS, HASH_VERSION, embeddings_table
+from raydist.store.schema import CLIPS, embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, need_table, open_table
 
@@ -66,9 +66,9 @@ def pending_clips(
     model_key: str,
     stage: str = "embed",
     *,
+    hash_version: int,
     retry_failed: bool = False,
     columns: Sequence[str] = tuple(CLIPS.names),
-    hash_version: int = HASH_VERSION,
     batch_size: int = 8_192,
     storage_options: StorageOptions = None,
     bucket_rows: int = BUCKET_ROWS,

@@ -16,9 +16,6 @@ FORMAT_VERSION = 1
 DATA_STORAGE_VERSION = "2.2"
 """Lance's file format: the first one with miniblock encoding for wide float16 lists."""
 
-HASH_VERSION = 1
-"""Of the algorithm behind `signatures.frame_hashes`; hashes of another version are not compared."""
-
 EMBEDDINGS = "embeddings_"
 
 _MOMENT = pa.timestamp("us", tz="UTC")

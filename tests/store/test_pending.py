@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store import tables
 
+from raydist.clips.signature import HASH_VERSION
 from raydist.errors import StoreError
 from raydist.store import commit, schema
 from raydist.store.books import ModelBooks, books
@@ -27,7 +28,8 @@ def append(location: str, table: str, rows: pa.Table) -> None:
 
 
 def waiting(location: str, **options: object) -> list[int]:
-    return [key for clips in pending_clips(location, MODEL, **options) for key in clips["clip_key"].to_pylist()]
+    found = pending_clips(location, MODEL, hash_version=HASH_VERSION, **options)
+    return [key for clips in found for key in clips["clip_key"].to_pylist()]
 
 
 def test_clips_wait_in_the_order_of_their_table_until_they_have_a_row_or_a_failure(location: str) -> None:
@@ -35,7 +37,7 @@ def test_clips_wait_in_the_order_of_their_table_until_they_have_a_row_or_a_failu
     append(location, "clips", tables.clips([2, 8]))
     append(location, tables.TABLE, tables.embeddings([5]))
     append(location, "failures", tables.failures([2]))
-    found = pending_clips(location, MODEL)
+    found = pending_clips(location, MODEL, hash_version=HASH_VERSION)
     assert waiting(location) == [7, -3, 9, 8]
     assert (found.clips, found.count, found.done, found.failed) == (6, 4, 1, 1)
 
@@ -67,8 +69,8 @@ def test_each_clip_says_whether_its_signature_is_there(location: str) -> None:
     append(location, "clips", tables.clips([1, 2, 3, 4], "new"))
     append(location, "signatures", tables.signatures([1], "old"))
     append(location, "signatures", tables.signatures([2], "new"))
-    append(location, "signatures", tables.signatures([3], "new", hash_version=schema.HASH_VERSION - 1))
-    (clips,) = pending_clips(location, MODEL)
+    append(location, "signatures", tables.signatures([3], "new", hash_version=HASH_VERSION - 1))
+    (clips,) = pending_clips(location, MODEL, hash_version=HASH_VERSION)
     assert clips.schema.names == [*schema.CLIPS.names, "has_signature"]
     assert clips["has_signature"].to_pylist() == [False, True, False, False]
 
@@ -76,12 +78,12 @@ def test_each_clip_says_whether_its_signature_is_there(location: str) -> None:
 def test_without_clips_the_message_names_the_tables_there_are(location: str) -> None:
     append(location, "failures", tables.failures([1]))
     with pytest.raises(StoreError, match=r"no table 'clips'.*failures"):
-        pending_clips(location, MODEL)
+        pending_clips(location, MODEL, hash_version=HASH_VERSION)
 
 
 def test_the_versions_let_a_committer_drop_what_came_after_them(location: str) -> None:
     append(location, "clips", tables.clips(range(10)))
-    found = pending_clips(location, MODEL)
+    found = pending_clips(location, MODEL, hash_version=HASH_VERSION)
     append(location, tables.TABLE, tables.embeddings(range(4)))  # another driver
     committer = commit.Committer(location, tables.TABLE, KIND, version=found.versions[tables.TABLE])
     fragments = commit.write_fragments(location, tables.TABLE, tables.embeddings(range(10)), KIND)
@@ -90,7 +92,7 @@ def test_the_versions_let_a_committer_drop_what_came_after_them(location: str) -
 
 def test_pending_clips_are_of_one_version_while_others_commit(location: str) -> None:
     append(location, "clips", tables.clips(range(10)))
-    found = pending_clips(location, MODEL, batch_size=2)
+    found = pending_clips(location, MODEL, hash_version=HASH_VERSION, batch_size=2)
     batches = iter(found)
     next(batches)
     append(location, "clips", tables.clips(range(10, 20)))
@@ -172,7 +174,9 @@ def test_clips_are_rows_and_failed_and_pending_whatever_the_tables_hold(
         )
 
         counted = books(location, bucket_rows=bucket_rows)
-        found = pending_clips(location, MODEL, retry_failed=retry, bucket_rows=bucket_rows, batch_size=3)
+        found = pending_clips(
+            location, MODEL, hash_version=HASH_VERSION, retry_failed=retry, bucket_rows=bucket_rows, batch_size=3
+        )
         rows = [row for table in found for row in table.to_pylist()]
 
         assert counted.clips == found.clips == len(left)

@@ -20,7 +20,7 @@ from raydist.store import commit, pending, schema
 def run(location: str, seed: int) -> None:
     rng = random.Random(seed)
     kind = schema.embeddings(4)
-    waiting = pending.pending_clips(location, tables.MODEL)
+    waiting = pending.pending_clips(location, tables.MODEL, hash_version=1)
     committer = commit.Committer(location, tables.TABLE, kind, version=waiting.versions[tables.TABLE])
     for clips in waiting:
         keys = clips["clip_key"].to_pylist()
