@@ -37,6 +37,8 @@ _QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # A worker that is slow to start on a busy machine is given up after 60 s, and the next one finds it busier still.
+    "RAY_worker_register_timeout_seconds": "300",
 }
 
 _CORE_LOGS = "RAY_BACKEND_LOG_LEVEL"

@@ -70,14 +70,28 @@ class Drivers:
 
     def run(self, kills: int, at_once: int, seed: int) -> None:
         """Keep `at_once` drivers going, kill one at random moments, and let the last ones end by themselves."""
-        chance = random.Random(seed)
-        running = [self.start() for _ in range(at_once)]
+        running: list[subprocess.Popen[bytes]] = []
+        try:
+            running += [self.start() for _ in range(at_once)]
+            self._storm(running, kills, random.Random(seed))
+            codes = [driver.wait(timeout=LONGEST_S) for driver in running]
+            for _ in range(5):  # on a crowded machine Ray itself may fail to start
+                self.exits.update(codes)
+                if not any(codes):
+                    break
+                running.append(self.start())
+                codes = [running[-1].wait(timeout=LONGEST_S)]
+        finally:
+            for driver in running:
+                driver.kill()
+
+    def _storm(self, running: list[subprocess.Popen[bytes]], kills: int, chance: random.Random) -> None:
+        """Kill and start again. Some kills come while Ray starts, most while rows are written."""
         while self.kills < kills and (waiting := self.waiting()):
-            # From the start-up of Ray to the last commit: some kills come early, most while rows are written.
-            before = time.monotonic()
-            target = waiting - chance.randint(1, max(1, waiting // max(1, kills - self.kills)))
-            patience = chance.uniform(0, 8) if chance.random() < 0.25 else LONGEST_S
-            while time.monotonic() - before < patience and self.waiting() > target:
+            target = waiting - chance.randint(1, max(1, waiting // (kills - self.kills)))
+            patience_s = chance.uniform(0, 8) if chance.random() < 0.25 else LONGEST_S
+            deadline = time.monotonic() + patience_s
+            while time.monotonic() < deadline and self.waiting() > target:
                 if all(driver.poll() is not None for driver in running):
                     break
                 time.sleep(0.2)
@@ -88,12 +102,6 @@ class Drivers:
                 self.kills += 1
             self.exits[victim.wait()] += 1
             running.append(self.start())
-        codes = [driver.wait(timeout=LONGEST_S) for driver in running]
-        for _ in range(5):  # on a crowded machine Ray itself may fail to start
-            self.exits.update(codes)
-            if not any(codes):
-                break
-            codes = [self.start().wait(timeout=LONGEST_S)]
 
     def waiting(self) -> int:
         """Clips that have no row yet."""
