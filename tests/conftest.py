@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # noqa: SIM112  # Ray's own name
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # Ray's own name
 
 
 @pytest.fixture(scope="session")
