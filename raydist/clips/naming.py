@@ -40,7 +40,7 @@ def decode_path(path: str) -> bytes:
 
 
 def locate(root: str, path: str) -> str:
-    """The file at an encoded path below a root's folder; bytes that are not UTF-8 are surrogates, as `os` takes them."""
+    """The file at an encoded path below a root's folder; bytes that are not UTF-8 are surrogates, as `os` has them."""
     return os.path.join(root, os.fsdecode(decode_path(path)))
 
 
