@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,17 @@ class Manifest:
                 self.rows += part.num_rows
                 number += 1
         return self
+
+    @staticmethod
+    def sweep(runs: Path, others: Callable[[], Sequence[object]]) -> None:
+        """Delete what runs that were killed left behind, unless `others` are at work.
+
+        In this order: a run that wrote one of the folders and is alive has had its lease before, so it is noticed.
+        """
+        left = list(runs.glob("*/manifest"))
+        if left and not others():
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def units(self) -> Iterator[pa.Table]:
         """The units one by one, for so few that Ray is not worth its start."""

@@ -54,6 +54,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     name = new_run("embed")
     plan = None
     with lease.Lease(location, "embed") as held:
+        runtime.Manifest.sweep(run_folder(location, ""), held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed)
         manifest = runtime.Manifest(run_folder(location, name) / "manifest")

@@ -73,6 +73,7 @@ def run(config: Config, request: Request) -> Report:
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
+        runtime.Manifest.sweep(run_folder(location, ""), held.others)
         notes = list(roots.move(location, *request.moved)) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name)
         _refuse_archive(selections, location)

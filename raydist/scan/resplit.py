@@ -23,7 +23,8 @@ def deal_again(location: str) -> list[str]:
         changes = pa.Table.from_batches([rows.filter(pa.array(differs, pa.bool_()))])
         if changes.num_rows:
             changed += changes.num_rows
-            _replace_clips(location, changes)
+            _replace(location, "clips", changes)
+            _copy_to_vectors(location, changes)
     how = "by source video" if parts is None else f"in parts, for fewer than {naming.FEW_VIDEOS} source videos"
     runs = sorted(path.parent.name for path in run_folder(location, "").glob("*/adapter") if path.is_dir())
     compare = f"; evaluations of {', '.join(runs)} can no longer be compared" if runs else ""
@@ -48,7 +49,19 @@ def _in_parts(location: str) -> dict[int, str] | None:
     return dealt
 
 
-def _replace_clips(location: str, rows: pa.Table) -> None:
-    clips = commit.Committer(location, "clips", schema.CLIPS)
-    fragments = commit.write_fragments(location, "clips", rows.select(schema.CLIPS.names), schema.CLIPS)
-    clips.commit(fragments, delete_where=sql.is_in("clip_key", rows["clip_key"].to_pylist()))
+def _copy_to_vectors(location: str, clips: pa.Table) -> None:
+    """Searches filter on the copy of the split that stands beside the vectors."""
+    keys = clips["clip_key"].to_pylist()
+    splits = dict(zip(keys, clips["split"].to_pylist(), strict=True))
+    for table in map(schema.embeddings_table, read.model_keys(location)):
+        rows = read.rows_by_key(location, table, keys)
+        if rows.num_rows:
+            dealt = pa.array([splits[key] for key in rows["clip_key"].to_pylist()], pa.string())
+            _replace(location, table, rows.set_column(rows.schema.get_field_index("split"), "split", dealt))
+
+
+def _replace(location: str, table: str, rows: pa.Table) -> None:
+    columns = read.need_table(location, table).schema
+    fragments = commit.write_fragments(location, table, rows.select(columns.names), columns)
+    replaced = sql.is_in("clip_key", rows["clip_key"].to_pylist())
+    commit.Committer(location, table, columns).commit(fragments, delete_where=replaced)

@@ -322,6 +322,30 @@ def test_a_split_is_never_dealt_again_unless_asked_for(library: Library) -> None
     assert len(set(splits)) == 1
 
 
+def test_the_copies_of_a_split_beside_the_vectors_follow_when_it_is_dealt_again(library: Library) -> None:
+    library.video("a.mp4", 50)
+    library.scan(changes=("scan.clip_seconds=5",))
+    library.embed_all()
+    for number in range(20):
+        library.video(f"b{number}.mp4", 2)
+    library.scan()
+    library.scan(nothing=True, resplit=True)
+    dealt = {row["clip_id"]: row["split"] for row in library.rows("clips", "clip_id", "split")}
+    copies = library.rows("embeddings_some-00000000", "clip_id", "split")
+    assert len(copies) == 10
+    assert {row["clip_id"]: row["split"] for row in copies}.items() <= dealt.items()
+
+
+def test_what_a_killed_run_left_behind_is_removed_by_the_next(library: Library) -> None:
+    left = library.archive / "runs" / "scan-killed" / "manifest"
+    library.video("a.mp4")
+    library.scan()
+    left.mkdir(parents=True)
+    (left / "part-000000.parquet").write_bytes(b"left")
+    library.scan()
+    assert not left.exists()
+
+
 def test_dealing_few_videos_again_deals_them_in_parts(library: Library) -> None:
     library.video("a.mp4", 50)
     library.scan(changes=("scan.clip_seconds=5",))
