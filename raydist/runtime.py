@@ -218,6 +218,9 @@ class Manifest:
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it is configured when it is imported, just now
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        # The newer reader lists files with workers of its own: ten more processes for a manifest of one file, and now
+        # and then a traceback from one of its threads on stderr.
+        context.use_datasource_v2 = False
         files = sorted(str(path) for path in self.folder.glob("part-*.parquet"))
         return ray.data.read_parquet(files, num_cpus=0.1).repartition(target_num_rows_per_block=1)
 
