@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,13 @@ _QUIET = {
     "RAY_worker_register_timeout_seconds": "300",
 }
 
-_CORE_LOGS = "RAY_BACKEND_LOG_LEVEL"
-"""Ray's C++ core writes to the driver's stderr whatever Python's logging says; `--debug` leaves it as it is."""
+_SILENT = {
+    # Ray's C++ core writes to the driver's stderr whatever Python's logging says.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Warnings of the raylet are printed to the driver's stdout, where data goes; this is a pattern of what to drop.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+"""Unless `--debug` asks for it all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,20 +68,20 @@ def session(section: Ray) -> Iterator[Resources]:
         ResourceError: if the named cluster does not answer.
     """
     address = section.address or os.environ.get("RAY_ADDRESS", "")
-    if not address:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
-    if not os.environ.get("RAYDIST_DEBUG"):
-        os.environ.setdefault(_CORE_LOGS, "fatal")
+    wanted = ({} if address else _QUIET) | ({} if os.environ.get("RAYDIST_DEBUG") else _SILENT)
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
     import ray  # after the environment is set, which Ray reads when it is imported
 
     found = ray.is_initialized()
     if not found:
         _start(section, address)
     try:
-        offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
-        nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]  # Ray's own gap
-        yield Resources(cpus=offered.get("CPU", 0.0), gpus=offered.get("GPU", 0.0), nodes=nodes)
+        # What workers print, Ray prints to `sys.stdout`, where data goes.
+        with redirect_stdout(sys.stderr):
+            offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
+            nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]  # as above
+            yield Resources(cpus=offered.get("CPU", 0.0), gpus=offered.get("GPU", 0.0), nodes=nodes)
     finally:
         if not found:
             ray.shutdown()

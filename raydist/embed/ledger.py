@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from raydist.clips.signature import HASH_VERSION
 from raydist.embed.write import STAGE, Written, write_blocks
@@ -96,6 +95,8 @@ class Ledger:
         """
         if self._held:
             if self._written is None:
+                import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
+
                 write = ray.remote(num_cpus=0)(write_blocks)
                 self._written = ray.get(
                     write.remote(self._location, self._table, self._embeddings.schema, self.info.model_key, *self._held)

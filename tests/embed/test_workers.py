@@ -151,3 +151,9 @@ def test_written_fragments_hold_every_row_once(decoded: pa.Table, model: Path, f
 def test_decoding_workers_do_without_torch() -> None:
     code = "import raydist.embed.decoder, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ray_is_not_imported_before_its_environment_is_set() -> None:
+    """Ray reads at import whether its ports are on loopback only."""
+    code = "import raydist.embed.graph, raydist.scan, raydist.archive, sys; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
