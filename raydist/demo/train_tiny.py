@@ -45,11 +45,12 @@ from raydist.models.tokenizer import VOCABULARY, Tokenizer
 from raydist.models.viclip import ViCLIP, ViclipShape
 from raydist.progress import bar, talk
 
-# Shape legend: B clips of a batch, N clips, T frames, C channels, H W pixels, L tokens, E embedding size
+# Shape legend: B clips of a batch, N clips, T frames, P patches of a frame, X pixels of a patch,
+# C channels, H W pixels, L tokens, E embedding size
 
 SHAPE = ViclipShape(
     vision_width=96,
-    vision_layers=3,
+    vision_layers=4,
     vision_heads=3,
     patch_px=16,
     image_px=64,
@@ -80,10 +81,10 @@ class Recipe:
     seed: int = 2026
     repeats: int = 3
     """Clips drawn for each training combination."""
-    steps: int = 1600
+    steps: int = 3200
     batch: int = 64
     kept: float = 0.4
-    """Share of a clip's patches that a step looks at; the last tenth of the steps sees all."""
+    """Share of a clip's patches that a step looks at, first those that move; the last tenth of the steps sees all."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up: float = 0.04
@@ -119,6 +120,12 @@ class Heads(nn.Module):
     def forward(self, video_BE: Tensor, factors: dict[str, Tensor]) -> Tensor:
         losses = [cross_entropy(head(video_BE), factors[name]) for name, head in self.heads.items()]
         return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def right(self, video_BE: Tensor, factors: dict[str, Tensor]) -> str:
+        """How often each head is right, in words."""
+        shares = {name: (head(video_BE).argmax(1) == factors[name]).float().mean() for name, head in self.heads.items()}
+        return ", ".join(f"{name} {float(share):.0%}" for name, share in shares.items())
 
 
 def contrastive(video_BE: Tensor, text_BE: Tensor, temp: Tensor, true_BB: Tensor) -> Tensor:
@@ -223,12 +230,13 @@ def train(
                 model.temp.clamp_(min=0.01)
             progress.advance()
             if step % 100 == 0:
-                talk.print(f"step {step}: loss {loss.item():.3f}, temperature {model.temp.item():.3f}")
+                right = heads.right(video_BE, batch.factors)
+                talk.print(f"step {step}: loss {loss.item():.3f}, temperature {model.temp.item():.3f}, {right}")
     return with_whole_vocabulary(model, used)
 
 
 def look(model: ViCLIP, frames_BTHWC: Tensor, kept: float) -> Tensor:
-    """`encode_video` on a random share of each clip's patches, with random brightness and colour: (B, E).
+    """`encode_video` on a share of each clip's patches, with random brightness and colour: (B, E).
 
     The same sums as `encode_video`, but patches are chosen first, so that the others cost nothing.
     """
@@ -236,7 +244,7 @@ def look(model: ViCLIP, frames_BTHWC: Tensor, kept: float) -> Tensor:
     batch, frames = frames_BTHWC.shape[:2]
     grid = frames_BTHWC.view(batch, frames, SHAPE.image_px // side, side, SHAPE.image_px // side, side, 3)
     patches = grid.permute(0, 2, 4, 1, 3, 5, 6).reshape(batch, tower.patches * frames, side * side, 3)
-    chosen = torch.rand(batch, tower.patches * frames).argsort(dim=1)[:, : round(kept * tower.patches * frames)]
+    chosen = liveliest(patches.view(batch, -1, frames, side * side, 3), round(kept * tower.patches * frames))
     gain = 1 + 0.12 * (torch.rand(batch, 1, 1, 1) - 0.5) + 0.08 * (torch.rand(batch, 1, 1, 3) - 0.5)
     pixels = (patches[torch.arange(batch)[:, None], chosen].float() / 255 * gain - MEAN) / DEVIATION
     kernel = tower.conv1.weight.squeeze(2).permute(2, 3, 1, 0).flatten(0, 2)
@@ -245,6 +253,17 @@ def look(model: ViCLIP, frames_BTHWC: Tensor, kept: float) -> Tensor:
     first = (tower.class_embedding + tower.positional_embedding[0]).expand(batch, 1, -1)
     tokens_BLD = tower.ln_pre(torch.cat([first, tokens_BLD], dim=1))
     return tower.ln_post(tower.transformer(tokens_BLD)[:, 0]) @ tower.proj  # type: ignore[no-any-return]
+
+
+def liveliest(patches_BPTXC: Tensor, count: int) -> Tensor:
+    """Which (patch, frame) to look at, [B, count] into P * T: rather those unlike the same place at other times.
+
+    Random ones among them keep the background in sight.
+    """
+    thumbs = patches_BPTXC[:, :, :, ::11].float()
+    change = (thumbs - thumbs.mean(dim=2, keepdim=True)).abs().mean(dim=(3, 4)).flatten(1)
+    luck = torch.rand(change.shape)
+    return (change * luck + 8 * luck).argsort(dim=1, descending=True)[:, :count]
 
 
 def with_whole_vocabulary(model: ViCLIP, used: Tensor) -> ViCLIP:

@@ -28,15 +28,21 @@ def test_looking_at_all_patches_is_encoding_the_video(monkeypatch: pytest.Monkey
     model = ViCLIP(replace(SHAPE, vocabulary=8)).eval()
     clips = torch.from_numpy(frames(3))
 
-    def steady(*shape: int) -> torch.Tensor:
-        """Patches in order, and neither brighter nor darker."""
-        return torch.arange(shape[1]).float().expand(shape) if len(shape) == 2 else torch.full(shape, 0.5)
-
-    monkeypatch.setattr(torch, "rand", steady)
+    # Neither brighter nor darker; which patch comes first does not matter.
+    monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape if len(shape) > 1 else shape[0], 0.5))
     with torch.no_grad():
         looked = train_tiny.look(model, clips, kept=1.0)
         encoded = model.encode_video(train_tiny.normalise(clips))
     assert torch.allclose(looked, encoded, atol=1e-5)
+
+
+def test_patches_that_move_are_looked_at_first() -> None:
+    patches = torch.full((2, 16, 8, 64, 3), 90, dtype=torch.uint8)
+    patches[0, 5, :4] = 250
+    chosen = train_tiny.liveliest(patches, 24)
+    assert chosen.shape == (2, 24)
+    assert all(len(set(row)) == 24 for row in chosen.tolist())
+    assert len({place for place in chosen[0].tolist() if place // 8 == 5}) >= 6
 
 
 def test_a_caption_that_is_true_of_another_clip_is_no_negative_of_it() -> None:
