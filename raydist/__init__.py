@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,11 +23,11 @@ __all__ = ["__version__", "decode_clip", "load_encoder", "open"]
 __version__ = "0.1.0"
 
 
-def open(location: str) -> Archive:  # raydist.open reads as it should
-    """The archive at a location, a folder."""
+def open(location: str, changes: Sequence[str] = ()) -> Archive:  # raydist.open reads as it should
+    """The archive at a location, a folder; `changes` are settings such as `embed.batch=32`."""
     from raydist.archive import Archive
 
-    return Archive(location)
+    return Archive(location, changes)
 
 
 def decode_clip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from raydist import embed as embed_stage
 from raydist import scan as scan_stage
 from raydist import search as search_stage
 from raydist import status as status_verb
-from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.records import Report
 from raydist.search import Query
@@ -27,24 +26,11 @@ class Archive:
     """
 
     def __init__(self, location: str, changes: Sequence[str] = ()) -> None:
-        self.config = self._resolve(location, changes)
+        self.config = settings_of.load(changes=tuple(changes), options={"archive": location}).config
         self.location = self.config.require_archive()
 
     def __repr__(self) -> str:
         return f"raydist.open({self.location!r})"
-
-    @staticmethod
-    def _resolve(location: str, changes: Sequence[str], options: Mapping[str, Any] | None = None) -> Config:
-        return settings_of.load(changes=tuple(changes), options={"archive": location, **(options or {})}).config
-
-    def _with(self, **options: Any) -> Config:
-        """The configuration with `section__field=value` changed; None leaves a value as it is."""
-        config = self.config
-        for name, value in options.items():
-            if value is not None:
-                section, _, field = name.partition("__")
-                config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
-        return config
 
     def scan(self, *inputs: str, **request: Any) -> Report:
         """Find videos and cut them into clips; keywords are those of `raydist.scan.Request`."""
@@ -52,7 +38,7 @@ class Archive:
 
     def embed(self, model: str | None = None, *, retry_failed: bool = False) -> Report:
         """Give every clip a vector of the model."""
-        return embed_stage.run(self._with(embed__model=model), retry_failed=retry_failed)
+        return embed_stage.run(settings_of.changed(self.config, {"embed.model": model}), retry_failed=retry_failed)
 
     def search(
         self,
@@ -87,7 +73,8 @@ class Archive:
             queries.append(Query(clip_id=clip))
         if not queries:
             raise UsageError("nothing to search for: expected words, vectors, image= or clip=")
-        return search_stage.run(self._with(embed__model=model, search__top=top), queries, where=where)
+        config = settings_of.changed(self.config, {"embed.model": model, "search.top": top})
+        return search_stage.run(config, queries, where=where)
 
     def status(self) -> dict[str, Any]:
         """The books: files, clips, and per model rows, failed and pending."""

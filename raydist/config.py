@@ -20,6 +20,8 @@ from raydist.errors import ConfigError, UsageError
 from raydist.records import Limits
 
 DEFAULT_FILE = "raydist.toml"
+OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
+"""Variables that are no settings of a run."""
 
 
 class Section(BaseModel):
@@ -158,7 +160,23 @@ def load(
         config = Config.model_validate(_nest(values))
     except ValidationError as error:
         raise ConfigError(_explain(error, origins)) from error
+    if any(key.startswith("roots.") for key in origins):
+        origins["roots"] = next(origin for key, origin in reversed(origins.items()) if key.startswith("roots."))
     return Resolved(config, {key: origins.get(key, "default") for key in known_keys()})
+
+
+def changed(config: Config, options: Mapping[str, Any]) -> Config:
+    """The configuration with `section.field` -> value changed; None leaves a value as it is.
+
+    Raises:
+        ConfigError: a value out of bounds.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    values = {key: value_of(config, key) for key in known_keys()} | given
+    try:
+        return Config.model_validate(_nest(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, dict.fromkeys(given, "argument"))) from error
 
 
 def known_keys() -> list[str]:
@@ -204,8 +222,10 @@ def _from_file(file: str | None) -> dict[str, Any]:
         ) from error
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict) and name != "roots":
+        if isinstance(value, dict) and value and name != "roots":
             flat.update({f"{name}.{field}": inner for field, inner in value.items()})
+        elif value == {} and name in Config.model_fields:
+            continue
         else:
             flat[name] = value
     return flat
@@ -213,9 +233,8 @@ def _from_file(file: str | None) -> dict[str, Any]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     names = {_variable(key): key for key in known_keys() if key != "roots"}
-    sections = tuple(f"{_variable(key.partition('.')[0])}_" for key in names.values() if "." in key)
     for name in environment:
-        if name.startswith(sections) and name not in names:
+        if name.startswith("RAYDIST_") and name not in names and name not in OTHER_VARIABLES:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else "`raydist config` lists all keys."
             raise ConfigError(f"unknown variable {name} (environment): {hint}")

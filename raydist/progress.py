@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-talk = Console(stderr=True, highlight=False, soft_wrap=True)
+talk = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Where a run talks to a person; data goes to stdout."""
 
 
@@ -39,12 +39,12 @@ class Bar:
 def bar(title: str, total: int | None = None) -> Iterator[Bar]:
     """Show a progress bar while the block runs, if stderr is a terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as progress:
         yield Bar(progress, title, total)

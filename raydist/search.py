@@ -6,6 +6,7 @@ Promises  exact; k hits while the archive has k that the filter allows; the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,12 +138,13 @@ def choose_model(location: str, wanted: str) -> Stored:
         raise StoreError(f"the name {wanted!r} stands for several models of the archive: {keys}. Name one by its key.")
     if named:
         return named[0]
-    info = describe(wanted)
-    for model in there:
-        if model.model_key == info.model_key:
-            return model
+    if os.path.isdir(wanted):  # the archive may know the same weights by another name
+        info = describe(wanted)
+        for model in there:
+            if model.model_key == info.model_key:
+                return model
     raise StoreError(
-        f"the archive has no vectors of {wanted!r} ({info.model_key}); it has: {listed}. "
+        f"the archive has no vectors of {wanted!r}; it has: {listed}. "
         f"Search with one of those, or run `raydist embed --model {wanted}` first."
     )
 

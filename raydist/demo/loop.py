@@ -20,9 +20,9 @@ from raydist.demo import films
 from raydist.demo.films import Film
 from raydist.demo.words import Combination
 from raydist.errors import UsageError
-from raydist.models.registry import describe
 from raydist.search import Query
 from raydist.sheets import Hit, Row, contact_sheet
+from raydist.store import models
 
 Say = Callable[[str], None]
 
@@ -72,6 +72,12 @@ def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
     if home.exists() and any(home.iterdir()) and not place.is_dir():
         raise UsageError(
             f"{str(home)!r} is not empty and no demo's: expected a new folder, such as `--archive demo-archive`"
+        )
+    key = describe(MODEL).model_key
+    if any(model.name == MODEL and model.model_key != key for model in models.stored(str(home))):
+        raise UsageError(
+            f"{str(home)!r} was left by another version of the demo, whose `{MODEL}` had other weights: "
+            "delete that folder, or name another one with --archive"
         )
     config = config.model_copy(update={"embed": config.embed.model_copy(update={"model": MODEL})})
     chosen = films.choose(place / "videos", clips)
@@ -141,9 +147,8 @@ def shows(shown: Combination, wanted: Mapping[str, str]) -> bool:
 
 
 def _search(config: Config, texts: Sequence[str], chosen: Sequence[Film]) -> dict[str, list[Found]]:
-    # By key: an archive that another version of the demo left has vectors of another `tiny` too.
     asked = {
-        "embed": config.embed.model_copy(update={"model": describe(MODEL).model_key}),
+        "embed": config.embed.model_copy(update={"model": MODEL}),
         "search": config.search.model_copy(update={"top": TOP}),
     }
     by_file = {film.file.name: film for film in chosen}

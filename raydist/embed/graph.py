@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -84,13 +85,14 @@ def _tidy(location: str, info: ModelInfo, ledger: Ledger, held: lease.Lease) -> 
 def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
     """Units of the pending clips, a table of them at a time."""
     size = clips_a_unit(ledger.expected)
+    seed = random.getrandbits(32)  # another one in each run: drivers side by side begin with different clips
     for clips in ledger.pending():
         ids = clips["video_id"].unique().to_pylist()
         files: dict[str, dict[str, str]] = {}
         columns = ["video_id", "root", "path", "file_fingerprint"]
         for row in read.rows_by_key(location, "videos", ids, columns, key="video_id").to_pylist():
             files[row.pop("video_id")] = row
-        yield units(clips.to_pylist(), files, size)
+        yield units(ledger.settled(clips.to_pylist(), files), files, size, seed)
 
 
 def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledger: Ledger) -> runtime.Plan:

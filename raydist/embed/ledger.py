@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from raydist.clips.naming import clip_fingerprint
 from raydist.clips.signature import HASH_VERSION
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
+from raydist.records import Span
 from raydist.store import commit, models, pending, schema
 
 PENDING_BATCH = 65_536
 """Clips whose files are looked up at once."""
+
+
+class Tables(NamedTuple):
+    """Committers of the tables that embed writes."""
+
+    embeddings: commit.Committer
+    signatures: commit.Committer
+    failures: commit.Committer
 
 
 class Ledger:
@@ -39,12 +49,14 @@ class Ledger:
             batch_size=PENDING_BATCH,
         )
         seen = self._pending.versions
-        self._embeddings = commit.Committer(location, self._table, columns, version=seen[self._table])
-        self._signatures = commit.Committer(location, "signatures", schema.SIGNATURES, version=seen["signatures"])
-        self._failures = commit.Committer(location, "failures", schema.FAILURES)
+        self._columns = columns
+        self._seen = seen
+        self._tables: Tables | None = None
         self.expected = self._pending.count
         self.clips_version = seen["clips"]
         """Of the table that the pending clips were read from."""
+        self.waiting = 0
+        """Clips left out because a scan is in the middle of their file."""
         self.returned = 0
         """Clips that came back from the pipeline, as a row or a failure."""
         self._held: list[Any] = []
@@ -67,11 +79,23 @@ class Ledger:
     @property
     def conflicts(self) -> int:
         """Commits that were redone because another writer came first."""
-        return sum(table.conflicts for table in (self._embeddings, self._signatures, self._failures))
+        return 0 if self._tables is None else sum(table.conflicts for table in self._tables)
 
     def pending(self) -> Iterator[pa.Table]:
         """Clips to embed, in the order of their files."""
         yield from self._pending
+
+    def settled(self, clips: list[dict[str, Any]], files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Clips whose file stands in `videos` as it was cut; a scan at work commits clips first, the others wait."""
+        ready = []
+        for clip in clips:
+            file = files.get(clip["video_id"])
+            span = Span(start_ms=clip["start_ms"], end_ms=clip["end_ms"])
+            if file and clip_fingerprint(file["file_fingerprint"] or "", span) == clip["fingerprint"]:
+                ready.append(clip)
+        self.waiting += len(clips) - len(ready)
+        self.expected -= len(clips) - len(ready)
+        return ready
 
     def start(self) -> None:
         """The pipeline is launched."""
@@ -99,15 +123,30 @@ class Ledger:
 
                 write = ray.remote(num_cpus=0)(write_blocks)
                 self._written = ray.get(
-                    write.remote(self._location, self._table, self._embeddings.schema, self.info.model_key, *self._held)
+                    write.remote(self._location, self._table, self._columns, self.info.model_key, *self._held)
                 )
             written = self._written
-            self._signatures.commit(written.signatures)
-            self._failures.commit(written.failures)
-            self.rows += self._embeddings.commit(written.embeddings)
+            tables = self._open_tables()
+            tables.signatures.commit(written.signatures)
+            tables.failures.commit(written.failures)
+            self.rows += tables.embeddings.commit(written.embeddings)
             self._count(written)
             self._held, self._held_rows, self._written = [], 0, None
         self._since = time.monotonic()
+
+    def _open_tables(self) -> Tables:
+        """The committers; not before there is something to commit: a run that is refused leaves no empty table."""
+        if self._tables is None:
+            self._tables = Tables(
+                embeddings=commit.Committer(
+                    self._location, self._table, self._columns, version=self._seen[self._table]
+                ),
+                signatures=commit.Committer(
+                    self._location, "signatures", schema.SIGNATURES, version=self._seen["signatures"]
+                ),
+                failures=commit.Committer(self._location, "failures", schema.FAILURES),
+            )
+        return self._tables
 
     def _count(self, written: Written) -> None:
         self.returned += self._held_rows

@@ -52,7 +52,9 @@ def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
     elsewhere = ledger.returned - ledger.rows - failed
     if elsewhere > 0:
         notes.append(f"{elsewhere:,} clips were done by another run meanwhile")
-    if not ledger.expected:
+    if ledger.waiting:
+        notes.append(f"{ledger.waiting:,} clips wait for a scan to finish their files: run `raydist embed` again")
+    if not ledger.expected and not ledger.waiting:
         notes.append(
             "nothing to do: every clip has a vector or a failure of this model (--retry-failed tries those again)"
         )

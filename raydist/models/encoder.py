@@ -151,7 +151,9 @@ def pick_device(device: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise ValueError(f"device {device!r}: expected cpu, cuda, cuda:N or auto")
     if kind == "cuda" and int(number or 0) >= gpus:
-        raise ResourceError(f"device {device!r}: torch {torch.__version__} sees {gpus} GPUs; use --device cpu or auto")
+        raise ResourceError(
+            f"device {device!r}: torch {torch.__version__} sees {gpus} GPUs; use cpu or auto (`--set embed.device=cpu`)"
+        )
     return torch.device(device)
 
 

@@ -23,8 +23,8 @@ def deal_again(location: str) -> list[str]:
         changes = pa.Table.from_batches([rows.filter(pa.array(differs, pa.bool_()))])
         if changes.num_rows:
             changed += changes.num_rows
+            _copy_to_vectors(location, changes)  # first: after a crash between the two, the clips still differ
             _replace(location, "clips", changes)
-            _copy_to_vectors(location, changes)
     how = "by source video" if parts is None else f"in parts, for fewer than {naming.FEW_VIDEOS} source videos"
     runs = sorted(path.parent.name for path in run_folder(location, "").glob("*/adapter") if path.is_dir())
     compare = f"; evaluations of {', '.join(runs)} can no longer be compared" if runs else ""

@@ -5,7 +5,7 @@ Promises  every call opens the table anew, so it sees the latest version; memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -20,10 +20,8 @@ __all__ = [
     "need_table",
     "open_table",
     "rows_by_key",
-    "rows_where",
     "scan_batches",
     "table_names",
-    "vector_width",
 ]
 
 _KEYS_PER_SCAN = 10_000
@@ -45,12 +43,6 @@ def model_keys(location: str, *, storage_options: StorageOptions = None) -> list
     return [name for name in names if name is not None]
 
 
-def vector_width(location: str, table: str, *, storage_options: StorageOptions = None) -> int:
-    """How many numbers a vector of an embeddings table has."""
-    dataset = need_table(location, table, storage_options=storage_options)
-    return int(dataset.schema.field("vector").type.list_size)
-
-
 def scan_batches(
     location: str,
     table: str,
@@ -68,22 +60,6 @@ def scan_batches(
     with lance_errors(dataset.uri, where=where, schema=dataset.schema):
         scanner = dataset.scanner(columns=wanted, filter=where, batch_size=batch_size, scan_in_order=True)
         yield from scanner.to_batches()
-
-
-def rows_where(
-    location: str,
-    table: str,
-    column: str,
-    values: Iterable[Value],
-    columns: Sequence[str] | None = None,
-    *,
-    storage_options: StorageOptions = None,
-) -> Iterator[pa.RecordBatch]:
-    """The rows whose `column` has one of `values`, batch by batch; nothing where there is no such table."""
-    wanted = list(values)
-    for start in range(0, len(wanted), _KEYS_PER_SCAN):
-        where = is_in(column, wanted[start : start + _KEYS_PER_SCAN])
-        yield from scan_batches(location, table, columns, where=where, storage_options=storage_options)
 
 
 def rows_by_key(

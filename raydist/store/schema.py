@@ -142,18 +142,6 @@ def embeddings(width: int) -> pa.Schema:
     )
 
 
-def with_columns(schema: pa.Schema, extra: dict[str, pa.DataType]) -> pa.Schema:
-    """`schema` and the user's own columns behind it.
-
-    Raises:
-        ValueError: if one of them has the name of a column that is there.
-    """
-    taken = sorted(set(schema.names) & set(extra))
-    if taken:
-        raise ValueError(f"columns {taken} are raydist's own, expected other names")
-    return pa.schema([*schema, *(pa.field(name, kind) for name, kind in extra.items())])
-
-
 def embeddings_table(model_key: str) -> str:
     """The name of a model's table.
 

@@ -37,7 +37,6 @@ def test_vectors_are_stored_as_the_format_for_wide_lists_asks(location: str) -> 
     dataset = read.need_table(location, tables.TABLE)
     assert dataset.data_storage_version == schema.DATA_STORAGE_VERSION
     assert dataset.schema.field("vector").metadata == {b"lance-encoding:structural-encoding": b"miniblock"}
-    assert read.vector_width(location, tables.TABLE) == 4
 
 
 def test_creators_at_once_end_with_one_table_and_all_rows(location: str) -> None:
