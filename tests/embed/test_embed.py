@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from archives import (
     as_stored,
@@ -33,7 +34,7 @@ from raydist.clips.decode import decode_clip
 from raydist.embed.graph import BATCH_CPU
 from raydist.errors import ArchiveError, ModelError, ResourceError, StoreError
 from raydist.records import Report
-from raydist.store import read
+from raydist.store import commit, read, schema
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -223,6 +224,30 @@ def test_a_plan_that_does_not_fit_is_refused_at_once(once: Made, tmp_path: Path)
     with fails_with(ResourceError, "no GPU", "embed.device=cpu"):
         made(archive, other, "embed.device=cuda")
     assert not list((archive / "runs").glob("*/manifest"))
+    assert len(read.model_keys(str(archive))) == 1, "a run that was refused left a table of its model"
+
+
+def test_clips_whose_file_a_scan_has_not_finished_wait(tmp_path: Path, model: Path) -> None:
+    """A scan commits clips first: their file may be missing in `videos`, or stand there as it was before."""
+    folder = videos(tmp_path / "v", 3)
+    archive = tmp_path / "archive"
+    scanned(archive, folder)
+    before = {row["video_id"]: row for row in rows(archive, "videos")}
+    location = str(archive)
+    commit.delete(location, "videos", "video_id = 'v/v000.mp4'")
+    older = [{**before["v/v001.mp4"], "file_fingerprint": "0" * 32}]
+    table = pa.Table.from_pylist(older, schema=schema.VIDEOS)
+    committer = commit.Committer(location, "videos", schema.VIDEOS)
+    committer.commit(
+        commit.write_fragments(location, "videos", table, schema.VIDEOS), delete_where="video_id = 'v/v001.mp4'"
+    )
+    report = made(archive, model)
+    assert report.counts == {"clips": 3, "rows": 3, "failed": 0}
+    assert any("6 clips wait for a scan" in note for note in report.notes)
+    os.utime(folder / "v001.mp4", ns=(1, 1))
+    scanned(archive, folder)
+    assert made(archive, model).counts["rows"] == 6
+    assert books(archive) == {"rows": 9, "failed": 0, "pending": 0}
 
 
 @given(
