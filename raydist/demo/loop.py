@@ -20,6 +20,7 @@ from raydist.demo import films
 from raydist.demo.films import Film
 from raydist.demo.words import Combination
 from raydist.errors import UsageError
+from raydist.models.registry import describe
 from raydist.search import Query
 from raydist.sheets import Hit, Row, contact_sheet
 from raydist.store import models
@@ -33,7 +34,7 @@ SHEET_CAPTIONS = 12
 
 EXAMPLES: dict[str, dict[str, str]] = {
     "a red star": {"object": "star", "colour": "red"},
-    "something blue bouncing": {"colour": "blue", "motion": "bounce"},
+    "something yellow bouncing": {"colour": "yellow", "motion": "bounce"},
     "fish under water": {"object": "fish", "scene": "underwater"},
     "a yellow shape over the city at night": {"colour": "yellow", "scene": "city"},
     "heart getting bigger": {"object": "heart", "motion": "grow"},
