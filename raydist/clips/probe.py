@@ -1,13 +1,14 @@
 """probe: what a file holds, without decoding more than its first frame.
 
 Length and number of frames come from the packets, never from what the header declares. Of files above `WHOLE_BYTES`
-only the head and the tail are read.
+only the head and the tail are read. A few frames whose times lie far behind all others do not make a file longer.
 """
 
 from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from raydist.clips.container import (
     REORDER,
@@ -27,6 +28,9 @@ from raydist.records import Limits, Probe
 
 WHOLE_BYTES = 64 << 20
 """Files up to this size are read whole."""
+LONGEST_MS = 10 * 24 * 3600 * 1000
+"""Longer files fail: their spans would be more than a scan can hold."""
+_LONGEST_GAP_S = 3600
 _TAIL_S = 5
 _FAR = 1 << 62
 
@@ -51,7 +55,7 @@ def probe(location: str, limits: Limits | None = None) -> Probe:
     """Look at a file.
 
     Raises:
-        SourceError: with the reason why it is no video that can be decoded.
+        SourceError: with the reason why it is no video that can be decoded; `too_large` beyond `LONGEST_MS`.
     """
     limits = limits or Limits()
     with open_source(location) as source:
@@ -72,6 +76,12 @@ def _probe(video: Video, fingerprint: str) -> Probe:
         raise SourceError("encrypted", f"{shown(source.location)} is encrypted")
     frame = first_frame(video)
     length, count = _measure(video, head)
+    if length > LONGEST_MS:
+        raise SourceError(
+            "too_large",
+            f"{shown(source.location)} lasts {length // 1000:,} s by its packets' times; the limit is "
+            f"{LONGEST_MS // 1000:,} s. If it is shorter, write its times anew: `ffmpeg -i IN -c copy OUT`",
+        )
     stream, decoder = video.stream, video.decoder
     start = head.clock.first * head.clock.base if head.clock else 0
     return Probe(
@@ -116,9 +126,19 @@ def _timed_ms(table: _Table, clock: Clock) -> tuple[int, int]:
         for place, (time, duration) in enumerate(zip(table.times, table.durations, strict=True))
         if place not in missing and time >= clock.first
     )
-    ticks = [time for time, _ in timed]
-    end = end_tick(ticks, timed[-1][1])
+    ticks = _supported([time for time, _ in timed], clock)
+    last_duration = timed[len(ticks) - 1][1]
+    end = end_tick(ticks, last_duration if last_duration * clock.base <= _LONGEST_GAP_S else 0)
     return length_ms(clock, ticks[-1], end), len(ticks)
+
+
+def _supported(ticks: list[int], clock: Clock) -> list[int]:
+    """Times (rising) up to the first long gap that no more frames follow than came before: the rest are wild."""
+    longest = int(_LONGEST_GAP_S / clock.base)
+    for place, (before, after) in enumerate(pairwise(ticks), 1):
+        if after - before > longest and 2 * place >= len(ticks):
+            return ticks[:place]
+    return ticks
 
 
 def _counted_ms(video: Video, table: _Table) -> tuple[int, int]:
@@ -126,7 +146,8 @@ def _counted_ms(video: Video, table: _Table) -> tuple[int, int]:
     for place in table.untimed:
         times[place] = None
     line = timeline(times if video.trusts_times else [None] * len(times), video.base, video.rate)
-    return length_ms(line.clock, line.ticks[-1], end_tick(line.ticks, 0)), len(line.ticks)
+    ticks = _supported(line.ticks, line.clock)
+    return length_ms(line.clock, ticks[-1], end_tick(ticks, 0)), len(ticks)
 
 
 def _tail_ms(video: Video, clock: Clock) -> int | None:
@@ -145,7 +166,8 @@ def _tail_ms(video: Video, clock: Clock) -> int | None:
         last = max(table.times)
     if len(table.times) < min(REORDER, 2) or last is None or last < clock.first:
         return None
-    return _timed_ms(table, clock)[0]
+    length = _timed_ms(table, clock)[0]
+    return length if length <= LONGEST_MS else None  # a wild time may be the last: then all packets tell
 
 
 def _fps(video: Video, length: int, count: int) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from videos import X264, encode
 
@@ -91,3 +93,46 @@ def test_a_video_of_which_nothing_decodes_has_no_frames(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="h264") as caught:
         probe(str(path))
     assert caught.value.reason == "no_frames"
+
+
+def with_times(path: Path, out: Path, times: list[int]) -> Path:
+    """The same packets with these times in ms, of a video without B-frames."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for packet, time in zip(packets, times, strict=True):
+            packet.time_base = Fraction(1, 1000)
+            packet.pts = packet.dts = time
+            packet.duration = 40
+            packet.stream = stream
+            target.mux(packet)
+    return out
+
+
+FLAT = {"preset": "ultrafast", "threads": "1", "bf": "0"}
+
+
+@pytest.mark.parametrize("whole_bytes", [64 << 20, 1])
+@pytest.mark.parametrize("wild", [[10**12], [10**12, 10**12 + 40], [2 * 3600 * 1000]])
+def test_a_few_wild_times_at_the_end_do_not_make_a_file_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wild: list[int], whole_bytes: int
+) -> None:
+    plain = encode(tmp_path / "a.mkv", count=4 + len(wild), options=FLAT)
+    path = with_times(plain, tmp_path / "wild.mkv", [0, 40, 80, 120, *wild])
+    monkeypatch.setattr(module, "WHOLE_BYTES", whole_bytes)
+    assert probe(str(path)).duration_ms == 160
+
+
+def test_a_file_of_more_than_ten_days_fails(tmp_path: Path) -> None:
+    plain = encode(tmp_path / "a.mkv", count=5, options=FLAT)
+    path = with_times(plain, tmp_path / "wild.mkv", [0, *(10**12 + 40 * number for number in range(4))])
+    with pytest.raises(SourceError, match=r"the limit is 864,000 s.*ffmpeg") as caught:
+        probe(str(path))
+    assert caught.value.reason == "too_large"
+
+
+def test_a_gap_of_less_than_an_hour_is_part_of_the_file(tmp_path: Path) -> None:
+    plain = encode(tmp_path / "a.mkv", count=5, options=FLAT)
+    path = with_times(plain, tmp_path / "gap.mkv", [0, 40, 80, 120, 3_000_000])
+    found = probe(str(path))
+    assert (found.duration_ms, found.frames) == (3_000_040, 5)
