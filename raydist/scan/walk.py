@@ -13,6 +13,9 @@ from raydist.scan.select import Root, Selection
 
 SIDECARS = (b".txt", b".json", b".srt", b".vtt", b".csv")
 
+_LAST_NS = (1 << 63) - 1
+"""In the year 2262; what a file system may hold beyond it fits into no column."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -46,7 +49,7 @@ def walk(selection: Selection, walked: Walked, avoid: str = "") -> Iterator[Cand
     """Yield the files of a selection, folder by folder, in the order of their names.
 
     Linked files are followed, linked folders are not (they can make circles); both facts are counted where it matters.
-    `avoid` is a folder to leave out: the archive itself.
+    `avoid` is a folder to leave out: the archive itself. Other archives are left out too, and counted.
     """
     base = os.fsencode(selection.root.location)
     if selection.files is not None:
@@ -61,6 +64,9 @@ def walk(selection: Selection, walked: Walked, avoid: str = "") -> Iterator[Cand
             continue  # it went away while the scan was at work, and its files with it
         except OSError:
             walked.closed.append((selection.root.name, naming.encode_path(below)))
+            continue
+        if _is_archive(names, deeper):
+            walked.skipped["archive"] += 1
             continue
         folders.extend(sorted(deeper, reverse=True))
         yield from _in_folder(selection.root, base, below, sorted(names), walked)
@@ -92,6 +98,11 @@ def _listed(base: bytes, below: bytes, walked: Walked, avoid: str) -> tuple[list
             else:
                 names.append(entry.name)
     return names, deeper
+
+
+def _is_archive(names: list[bytes], folders: list[bytes]) -> bool:
+    """Whether a folder is another raydist archive: it holds tables and reports, no videos."""
+    return b"archive.json" in names and any(folder.endswith(b".lance") for folder in folders)
 
 
 def _in_folder(
@@ -151,9 +162,10 @@ def _look(location: bytes) -> tuple[int, int, str, str]:
     except OSError as error:
         reason = "not_a_file" if os.path.islink(location) else "unreadable"
         return 0, 0, reason, f"{error.strerror}; check it with `ls -l`"
+    modified_ns = max(-_LAST_NS, min(found.st_mtime_ns, _LAST_NS))
     if not stat.S_ISREG(found.st_mode):
-        return 0, found.st_mtime_ns, "not_a_file", "expected a regular file; found a folder, FIFO, socket or device"
-    return found.st_size, found.st_mtime_ns, "", ""
+        return 0, modified_ns, "not_a_file", "expected a regular file; found a folder, FIFO, socket or device"
+    return found.st_size, modified_ns, "", ""
 
 
 def _same_id(base: bytes, path: bytes, video_id: str, root: Root, walked: Walked) -> bytes | None:

@@ -81,6 +81,16 @@ def test_a_touched_file_keeps_what_was_derived_and_a_changed_one_loses_it(librar
     assert changed.exists()
 
 
+def test_a_file_of_a_far_future_is_scanned_and_settles(library: Library) -> None:
+    video = library.video("a.mp4")
+    os.utime(video, (10**10, 10**10))
+    if video.stat().st_mtime < 10**10:
+        pytest.skip("this file system knows no such time")
+    assert library.scan().counts == {"files": 1, "ok": 1, "clips": 1}
+    assert library.rows("videos", "modified_at")[0].year == 2262
+    assert library.scan().counts == {"files": 1, "unchanged": 1, "clips": 0}
+
+
 def test_a_vanished_file_is_reported_and_comes_back_as_it_was(library: Library, tmp_path: Path) -> None:
     video = library.video("a.mp4")
     library.video("b.mp4")

@@ -153,6 +153,14 @@ def test_the_archive_inside_the_folder_is_left_out(videos: Path) -> None:
     assert [one.path for one in found(selections, avoid=str(videos / "archive"))] == ["a.mp4"]
 
 
+def test_another_archive_in_the_folder_is_skipped_and_counted(videos: Path) -> None:
+    put(videos, "a.mp4", "old/archive.json", "old/clips.lance/data/x", "meta/archive.json", "meta/b.mp4")
+    walked = Walked()
+    files = found(select([str(videos)], {}), walked)
+    assert [one.path for one in files] == ["a.mp4", "meta/archive.json", "meta/b.mp4"]
+    assert walked.skipped == {"archive": 1}
+
+
 def test_a_folder_that_cannot_be_listed_is_noted_and_the_rest_is_walked(
     videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
