@@ -248,10 +248,15 @@ def test_an_archive_without_vectors_says_what_to_do(once: Made, tmp_path: Path) 
 
 def test_a_model_that_the_archive_lacks_is_told_with_those_it_has(once: Made, tmp_path: Path) -> None:
     other = write_viclip(tmp_path / "other", seed=4)
-    with fails_with(StoreError, "other_", "small \\(small_", "raydist embed --model"):
+    with fails_with(StoreError, "no vectors of .*other", "small \\(small_", "raydist embed --model"):
         once.search(Query(words="anything"), model=str(other))
-    with fails_with(ModelError, "tinny", "tiny"):
+    with fails_with(StoreError, "tinny", "it has: small \\(small_"):
         once.search(Query(words="anything"), model="tinny")
+
+
+def test_a_model_that_is_not_on_this_machine_is_told_with_those_the_archive_has(once: Made) -> None:
+    with fails_with(StoreError, "no vectors of 'viclip-l14'", "it has: small \\(small_"):
+        once.search(Query(words="anything"), model="viclip-l14")
 
 
 def test_of_several_models_one_must_be_named(once: Made, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from archives import embeddings, rows, scanned, videos, write_viclip  # noqa: E4
 
 from raydist.store import read  # noqa: E402
 
-MARK = "RAYDIST_TEST_RUN"
+MARK = "EMBED_KILLS_RUN"
 """In the environment of every process of a run, so that those that are left can be found."""
 
 LONGEST_S = 300.0
