@@ -260,7 +260,7 @@ def _require_known(key: str, origin: str) -> None:
     if key in known or key.startswith("roots."):
         return
     fields = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, known, n=1) or [
+    near = difflib.get_close_matches(key, [*known, *Config.model_fields], n=1) or [
         fields[name] for name in difflib.get_close_matches(key.rpartition(".")[2], list(fields), n=1)
     ]
     hint = f"did you mean {near[0]!r}?" if near else "`raydist config` lists all keys."

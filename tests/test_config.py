@@ -147,3 +147,35 @@ def test_an_archive_is_a_folder_wherever_the_process_goes(tmp_path: Path) -> Non
     assert load("archive=~/a").config.require_archive() == str(Path.home() / "a")
     with pytest.raises(UsageError, match="s3://bucket/a"):
         load("archive=s3://bucket/a").config.require_archive()
+
+
+@pytest.mark.parametrize(("name", "near"), [("RAYDIST_ARCHIV", "RAYDIST_ARCHIVE"), ("RAYDIST_MAX_FAILD", "MAX_FAILED")])
+def test_a_misspelt_variable_is_refused_and_the_nearest_named(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.*{near}"):
+        load(environment={name: "1"})
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    assert load(environment={"RAYDIST_MODELS": "/models", "RAYDIST_DEBUG": "1"}).config == load().config
+
+
+def test_an_empty_table_of_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"embd.*embed"):
+        load(file=toml("[embd]\n"))
+
+
+def test_an_empty_section_changes_nothing() -> None:
+    assert load(file=toml("[embed]\n")).config == load().config
+
+
+def test_the_origin_of_roots_is_told() -> None:
+    resolved = load("roots.talks=/mnt/talks")
+    assert resolved.config.roots == {"talks": "/mnt/talks"}
+    assert resolved.origins["roots"] == "--set"
+
+
+def test_a_changed_configuration_is_checked_like_any_other() -> None:
+    given = load().config
+    assert config.changed(given, {"search.top": 3, "embed.model": None}).search.top == 3
+    with pytest.raises(ConfigError, match=r"search\.top = 0"):
+        config.changed(given, {"search.top": 0})

@@ -20,7 +20,7 @@ from PIL import Image
 from raydist import cli, load_encoder, search
 from raydist.clips.decode import decode_clip
 from raydist.clips.naming import clip_key
-from raydist.errors import ArchiveError, ClipError, ModelError, SourceError, StoreError, UsageError
+from raydist.errors import ArchiveError, ClipError, SourceError, StoreError, UsageError
 from raydist.search import Query
 from raydist.store import commit, schema
 

@@ -27,11 +27,12 @@ from raydist.report import new_run, run_folder, save
 from raydist.scan import metadata as user_columns
 from raydist.scan import resplit
 from raydist.scan.known import KnownFiles
+from raydist.scan.lost import lost_copies
 from raydist.scan.probe import Prober, units
 from raydist.scan.rows import Cutting
 from raydist.scan.select import Selection, check, select
 from raydist.scan.walk import Candidate, Walked, walk
-from raydist.scan.wave import Waves, lost_aliases, vanish
+from raydist.scan.wave import Waves, vanish
 from raydist.store import compact, lease, read, roots, settings, stale
 
 WAVE_FILES = 20_000
@@ -127,14 +128,15 @@ def _scan(
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
     location = config.require_archive()
     folder_of = _folder_of(selections)
-    lost = lost_aliases(location)
+    cutting = _cutting(config.scan)
+    lost = lost_copies(location, cutting)
     known = KnownFiles(
         read.scan_batches(location, "videos", _KNOWN_COLUMNS),
         folder_of,
         lambda row: row["video_id"] in lost or (request.retry_failed and row["state"] == "failed"),
     )
     seen, walked = _Seen(), Walked()
-    waves = Waves(location, _cutting(config.scan), known, seen.collided)
+    waves = Waves(location, cutting, known, seen.collided)
     manifest = runtime.Manifest(run_folder(location, run_name) / "manifest")
     try:
         with bar("looking for files") as progress:
@@ -150,7 +152,7 @@ def _scan(
     notes = _notes(walked, waves, gone, config.scan)
     if seen.states["failed"]:
         notes.append(f"{seen.states['failed']:,} files failed in an earlier scan; --retry-failed looks at them again")
-    if lost_aliases(location):
+    if lost_copies(location, cutting):
         notes.append("a clip of which another file held a copy is gone: scan once more, and the copy takes its place")
     if not seen.opened and not seen.states.total():
         places = ", ".join(repr(selection.root.location) for selection in selections)

@@ -47,22 +47,30 @@ def source_start_ms(clip: Row) -> int:
 
 @dataclass(slots=True)
 class Stretches:
-    """Stretches of source videos that already are clips: source id -> (start, end, clip id, pre-cut)."""
+    """Stretches of source videos that already are clips: (source id, cell of the start, pre-cut) -> stretches.
 
-    _by_source: dict[str, list[tuple[int, int, str, bool]]] = field(default_factory=lambda: defaultdict(list))
+    A cell is as long as the tolerance, so what starts close lies in the same cell or beside it.
+    """
 
-    def add(self, clip: Row, pre_cut: bool) -> None:
-        """Remember a clip row."""
+    _by_start: dict[tuple[str, int, bool], list[tuple[int, int, str]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, clip: Row) -> None:
+        """Remember a clip row; one that names another source than its own file is pre-cut."""
         start_ms = source_start_ms(clip)
         end_ms = start_ms + clip["end_ms"] - clip["start_ms"]
-        self._by_source[clip["source_id"]].append((start_ms, end_ms, clip["clip_id"], pre_cut))
+        pre_cut = clip["source_id"] != naming.source_id(clip["video_id"])
+        cell = start_ms // ALIAS_TOLERANCE_MS
+        self._by_start[clip["source_id"], cell, pre_cut].append((start_ms, end_ms, clip["clip_id"]))
 
     def find(self, source_id: str, start_ms: int, end_ms: int, pre_cut: bool) -> str:
         """Clip id of the same stretch, cut in the other way; empty if there is none."""
-        for start, end, clip_id, other in self._by_source.get(source_id, ()):
-            close = abs(start - start_ms) <= ALIAS_TOLERANCE_MS and abs(end - end_ms) <= ALIAS_TOLERANCE_MS
-            if close and other != pre_cut:
-                return clip_id
+        cell = start_ms // ALIAS_TOLERANCE_MS
+        for near in (cell - 1, cell, cell + 1):
+            for start, end, clip_id in self._by_start.get((source_id, near, not pre_cut), ()):
+                if abs(start - start_ms) <= ALIAS_TOLERANCE_MS and abs(end - end_ms) <= ALIAS_TOLERANCE_MS:
+                    return clip_id
         return ""
 
 
@@ -76,6 +84,7 @@ class Dealer:
     def __init__(self, counts: Mapping[str, Sequence[int]] | None = None) -> None:
         self.in_parts = counts is not None
         self._counts = counts or {}
+        self._parts: dict[str, dict[int, Split]] = {}
 
     def deal(self, place: Place, spans: int, clip_ms: int) -> list[Split]:
         """Splits of the clips of one file, in order."""
@@ -83,9 +92,13 @@ class Dealer:
             return [naming.deal(place.source_id)] * spans
         if not place.pre_cut:
             return naming.deal_parts(place.source_id, spans)
-        places = self._counts[place.source_id]
-        whole = naming.deal_parts(place.source_id, len(places))
-        return [whole[places.index(place.offset_ms // clip_ms)]] * spans
+        return [self._parts_of(place.source_id)[place.offset_ms // clip_ms]] * spans
+
+    def _parts_of(self, source_id: str) -> dict[int, Split]:
+        if source_id not in self._parts:
+            places = self._counts[source_id]
+            self._parts[source_id] = dict(zip(places, naming.deal_parts(source_id, len(places)), strict=True))
+        return self._parts[source_id]
 
 
 def few_sources(rows: Iterable[Row], cutting: Cutting) -> dict[str, list[int]] | None:
@@ -158,7 +171,7 @@ def without_aliases(video: Row, place: Place, clips: list[Row], stretches: Stret
     if clips and not kept:
         video["state"], video["alias_of"] = "alias", first
     for clip in kept:
-        stretches.add(clip, place.pre_cut)
+        stretches.add(clip)
     return kept
 
 

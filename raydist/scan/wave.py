@@ -12,8 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.clips import naming
-from raydist.clips.naming import Split
+from raydist.clips.naming import FEW_VIDEOS, Split
 from raydist.scan.known import KnownFiles
 from raydist.scan.rows import (
     Cutting,
@@ -56,6 +55,8 @@ class Waves:
         self._videos = commit.Committer(location, "videos", _videos_schema(location))
         self._clips = commit.Committer(location, "clips", schema.CLIPS)
         self._undealt = not read.count_rows(location, "clips")
+        self._sources: set[str] = set()
+        self._looked_at = 0
 
     @property
     def in_parts(self) -> bool:
@@ -63,8 +64,15 @@ class Waves:
         return self._dealer.in_parts
 
     def ready(self, probed: list[Row]) -> bool:
-        """Whether a wave may be committed before the last file is probed: few videos are dealt all at once."""
-        return not self._undealt or len(probed) >= _HELD_FILES or few_sources(probed, self._cutting) is None
+        """Whether a wave may be committed before the last file is probed: few videos are dealt all at once.
+
+        Until it may, `probed` only grows, and what it held at the last call is not looked at again.
+        """
+        if not self._undealt or len(probed) >= _HELD_FILES:
+            return True
+        self._sources.update(self._place(row).source_id for row in probed[self._looked_at :] if not row["reason"])
+        self._looked_at = len(probed)
+        return len(self._sources) >= FEW_VIDEOS
 
     def commit(self, probed: list[Row], last: bool = False) -> None:
         """Commit one wave of probed files; `last`: the scan has no more."""
@@ -112,9 +120,7 @@ class Waves:
         columns = ["clip_id", "video_id", "source_id", "source_start_s", "start_ms", "end_ms"]
         for clip in read.rows_by_key(self._location, "clips", sources, columns, key="source_id").to_pylist():
             if clip["video_id"] not in own:
-                root, _, path = clip["video_id"].partition("/")
-                length_ms = clip["end_ms"] - clip["start_ms"]
-                stretches.add(clip, place_of(root, path, length_ms, self._cutting).pre_cut)
+                stretches.add(clip)
         return stretches
 
     def _place(self, row: Row) -> Place:
@@ -196,19 +202,6 @@ def vanish(location: str, known: KnownFiles, folder_of: Callable[[str, str], int
         videos.commit(fragments, delete_where=inside)
         commit.delete(location, "clips", inside)
     return [row["video_id"] for row in gone]
-
-
-def lost_aliases(location: str) -> set[str]:
-    """Video ids of aliases whose clip has left the archive: their file has something to say again."""
-    aliases: dict[str, list[str]] = {}
-    for batch in read.scan_batches(location, "videos", ["video_id", "alias_of"], where=sql.equals("state", "alias")):
-        for row in batch.to_pylist():
-            aliases.setdefault(row["alias_of"], []).append(row["video_id"])
-    if not aliases:
-        return set()
-    keys = [naming.clip_key(clip_id) for clip_id in aliases]
-    there = set(read.rows_by_key(location, "clips", keys, ["clip_id"])["clip_id"].to_pylist())
-    return {video_id for clip_id, video_ids in aliases.items() if clip_id not in there for video_id in video_ids}
 
 
 def _old_splits(location: str, video_ids: list[str]) -> dict[str, Split]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -107,6 +108,28 @@ def test_ends_may_differ_by_half_a_second(difference_ms: int) -> None:
 
 def test_two_cuts_of_one_stretch_are_no_aliases_of_each_other() -> None:
     assert [video["state"] for video in aliased(("monday_1.mp4", 30_000), ("monday_1.mkv", 30_000))] == ["ok", "ok"]
+
+
+def test_a_long_video_whose_name_looks_pre_cut_is_whole_when_its_clips_come_back() -> None:
+    stretches = Stretches()
+    for clip in cut("day_7.mp4", 65_000, PRE_CUT):
+        stretches.add(clip)
+    assert stretches.find("talks/day_7", 30_000, 60_000, pre_cut=True) == "talks/day_7.mp4#t=30,60"
+
+
+def test_many_cuts_of_few_videos_are_dealt_and_compared_in_time_that_grows_with_their_number() -> None:
+    rows = [probed(f"monday_{number}.mp4", 30_000) for number in range(10_000)]
+    dealer, stretches = Dealer(few_sources(rows, PRE_CUT)), Stretches()
+    started = time.process_time()
+    for row in rows:
+        place, clips = clip_rows(row, PRE_CUT, dealer, {})
+        assert without_aliases({**row, "state": "ok"}, place, clips, stretches) == clips
+    assert len(cut("monday.mp4", 300_000_000, PRE_CUT)) == 10_000
+    whole = probed("monday.mp4", 300_000_000) | {"state": "ok"}
+    assert not without_aliases(
+        whole, place_of("talks", "monday.mp4", 300_000_000, PRE_CUT), cut("monday.mp4", 300_000_000, PRE_CUT), stretches
+    )
+    assert time.process_time() - started < 5  # 0.3 s; several times as many as seconds allowed where it is quadratic
 
 
 def test_few_videos_are_dealt_in_parts_and_many_whole() -> None:

@@ -307,6 +307,42 @@ def test_cuts_of_a_video_that_is_there_are_aliases_and_step_in_when_it_leaves(li
     library.books()
 
 
+def test_a_video_takes_back_the_stretches_of_cuts_that_leave(library: Library) -> None:
+    naming = ("scan.naming={video}_{index}", "scan.clip_seconds=3")
+    cuts = [library.video("talk_0.mp4", 3), library.video("talk_1.mp4", 3)]
+    library.scan(changes=naming)
+    library.video("talk.mp4", 9)
+    assert library.scan().counts == {"files": 3, "ok": 1, "unchanged": 2, "clips": 1}
+    assert library.scan().counts == {"files": 3, "unchanged": 3, "clips": 0}
+    cuts[0].unlink()
+    report = library.scan()
+    assert report.counts == {"files": 2, "unchanged": 2, "clips": 0, "vanished": 1}
+    assert any("scan once more" in note for note in report.notes)
+    assert library.scan().counts == {"files": 2, "ok": 1, "unchanged": 1, "clips": 2}
+    expected = ["talks/talk.mp4#t=0,3", "talks/talk.mp4#t=6,9", "talks/talk_1.mp4#t=0,3"]
+    assert library.rows("clips", "clip_id") == expected
+    library.video("talk_1.mp4", 1)
+    library.scan()
+    assert library.scan().counts == {"files": 2, "ok": 1, "unchanged": 1, "clips": 3}
+    report = library.scan()
+    assert report.counts == {"files": 2, "unchanged": 2, "clips": 0}
+    assert not any("scan once more" in note for note in report.notes)
+
+
+def test_a_video_that_was_a_copy_as_a_whole_takes_back_any_stretch(library: Library) -> None:
+    naming = ("scan.naming={video}_{index}", "scan.clip_seconds=3")
+    cuts = [library.video("talk_0.mp4", 3), library.video("talk_1.mp4", 3)]
+    library.scan(changes=naming)
+    library.video("talk.mp4", 6)
+    library.scan()
+    assert library.states()["talk.mp4"] == "alias"
+    cuts[1].unlink()
+    library.scan()
+    library.scan()
+    assert library.rows("clips", "clip_id") == ["talks/talk.mp4#t=3,6", "talks/talk_0.mp4#t=0,3"]
+    library.books()
+
+
 def test_few_videos_are_split_in_parts_and_it_is_said(library: Library) -> None:
     library.video("a.mp4", 50)
     (library.folder / "notes.pdf").write_text("no video")
