@@ -32,7 +32,7 @@ def move(location: str, old: str, new: str) -> Iterator[str]:
     """Re-root: what lay in folder `old` (or the root of that name) now lies in `new`. Yields a note a root.
 
     Raises:
-        UsageError: no root lies there, or the new folder does not exist.
+        UsageError: no root lies there, the new folder does not exist, or another root has it, or a part or parent.
     """
     if not os.path.isdir(os.path.expanduser(new)):
         raise UsageError(f"--moved {old!r} {new!r}: the new folder does not exist; expected where the videos are now")
@@ -48,9 +48,22 @@ def move(location: str, old: str, new: str) -> Iterator[str]:
     if not moved:
         listed = ", ".join(f"{name} ({place})" for name, place in known.items()) or "none"
         raise UsageError(f"--moved {old!r}: no root of the archive lies there; its roots: {listed}")
+    _refuse_overlap(moved, {name: place for name, place in known.items() if name not in moved})
     _write(location, moved)
     for name, place in moved.items():
         yield f"root {name!r} is now at {place}"
+
+
+def _refuse_overlap(moved: Mapping[str, str], others: Mapping[str, str]) -> None:
+    """A file below two roots would have two ids."""
+    for name, place in moved.items():
+        for other, there in others.items():
+            if os.path.commonpath([place, there]) in (place, there):
+                raise UsageError(
+                    f"--moved: {name!r} would lie at {place!r}, where the root {other!r} ({there}) is: expected another "
+                    f"folder. If {other!r} was moved too, tell so first with --moved; if both are one folder "
+                    "now, scan it into another archive"
+                )
 
 
 def _write(location: str, roots: Mapping[str, str]) -> None:
