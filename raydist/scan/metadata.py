@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -66,16 +67,20 @@ def read_columns(file: str) -> Columns:
 def add(location: str, columns: Columns, places: Mapping[str, str]) -> list[str]:
     """Join the columns to `videos` by path and return notes. Columns of the same name are replaced.
 
-    A path is a video id, an absolute path, or a path below a root.
+    A path is a video id, an absolute path, or a path below a root; one that is below two roots matches neither. How
+    its letters are composed does not matter.
 
     Raises:
         UsageError: a path that occurs twice.
     """
-    by_path = _by_path(read.scan_batches(location, "videos", ["video_id", "root", "path"]), places)
+    known: set[str] = set()
+    for batch in read.scan_batches(location, "videos", ["video_id"]):
+        known.update(batch["video_id"].to_pylist())
     matched: dict[str, int] = {}
     unknown: list[str] = []
     for index, path in enumerate(str(value) for value in columns.table["path"].to_pylist()):
-        video_id = by_path.get(path) or by_path.get(os.path.realpath(path) if os.path.isabs(path) else path)
+        found = next(filter(None, (ids & known for ids in _named(path, places))), set())
+        video_id = found.pop() if len(found) == 1 else None
         if video_id is None:
             unknown.append(path)
         elif video_id in matched:
@@ -92,14 +97,14 @@ def add(location: str, columns: Columns, places: Mapping[str, str]) -> list[str]
     return notes
 
 
-def _by_path(batches: Iterable[pa.RecordBatch], places: Mapping[str, str]) -> dict[str, str]:
-    """Every way to name a video -> its id; a path below two roots names none."""
-    names: dict[str, str] = {}
-    relative: dict[str, list[str]] = {}
-    for batch in batches:
-        for row in batch.to_pylist():
-            names[row["video_id"]] = row["video_id"]
-            names[naming.locate(places[row["root"]], row["path"])] = row["video_id"]
-            relative.setdefault(row["path"], []).append(row["video_id"])
-    names.update({path: ids[0] for path, ids in relative.items() if len(ids) == 1})
-    return names
+def _named(path: str, places: Mapping[str, str]) -> Iterator[set[str]]:
+    """Video ids that a path may mean, reading by reading, the most exact first."""
+    yield {unicodedata.normalize("NFC", path)}
+    if os.path.isabs(path):
+        for place in dict.fromkeys((os.path.normpath(path), os.path.realpath(path))):
+            for root, folder in places.items():
+                if place.startswith(folder.rstrip("/") + "/"):
+                    yield {naming.video_id(root, naming.encode_path(os.fsencode(os.path.relpath(place, folder))))}
+        return
+    for below in (naming.encode_path(os.fsencode(path)), path):  # as the file system has it, or as `videos` lists it
+        yield {naming.video_id(root, below) for root in places}

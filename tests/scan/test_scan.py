@@ -156,6 +156,28 @@ def test_moving_to_a_folder_that_is_not_there_or_from_no_root_is_refused(library
         library.scan(nothing=True, moved=("tlaks", str(tmp_path)))
 
 
+@pytest.mark.parametrize("new", ["films", "films/deep", "."])
+def test_moving_onto_into_or_around_another_root_is_refused(library: Library, tmp_path: Path, new: str) -> None:
+    library.video("a.mp4")
+    (tmp_path / "films" / "deep").mkdir(parents=True)
+    shutil.copy(library.folder / "a.mp4", tmp_path / "films" / "a.mp4")
+    library.scan(library.folder, tmp_path / "films")
+    places = library.rows("roots", "name", "location")
+    with pytest.raises(UsageError, match=r"the root 'films'.*--moved.*another archive"):
+        library.scan(nothing=True, moved=("talks", str(tmp_path / new)))
+    assert library.rows("roots", "name", "location") == places
+
+
+def test_two_roots_move_at_once_with_the_folder_that_holds_them(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("one", "two"):
+        shutil.copytree(library.video("a.mp4").parent, tmp_path / "disk" / name)
+    library.scan(tmp_path / "disk" / "one", tmp_path / "disk" / "two")
+    (tmp_path / "disk").rename(tmp_path / "moved")
+    library.scan(nothing=True, moved=(str(tmp_path / "disk"), str(tmp_path / "moved")))
+    assert library.rows("roots", "location") == [str(tmp_path / "moved" / name) for name in ("one", "two")]
+
+
 def test_the_archive_may_lie_in_the_folder_but_not_be_it(library: Library) -> None:
     library.video("a.mp4")
     inside = library.folder / "archive"
@@ -223,6 +245,30 @@ def test_metadata_becomes_columns_that_outlive_a_change_of_the_file(
         {"path": "b.mp4", "speaker": "Grace", "year": 1952},
         {"path": "c.mp4", "speaker": None, "year": None},
     ]
+
+
+def test_metadata_names_files_as_the_file_system_does_however_letters_are_composed(
+    library: Library, tmp_path: Path
+) -> None:
+    for name in ("50% off.mp4", "cafe\u0301.mp4", "deep/100%.mp4", "a%20b.mp4", "both.mp4"):
+        library.video(name)
+    other = tmp_path / "films"
+    other.mkdir()
+    shutil.copy(library.folder / "both.mp4", other / "both.mp4")
+    names = ["50% off.mp4", "caf\u00e9.mp4", str(library.folder / "deep/100%.mp4"), "a%2520b.mp4", "both.mp4"]
+    file = tmp_path / "names.csv"
+    file.write_text("path,mark\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
+    report = library.scan(library.folder, other, metadata=str(file))
+    assert any("1 lines match no video, such as 'both.mp4'" in note for note in report.notes)
+    marks = {row["video_id"]: row["mark"] for row in library.rows("videos", "video_id", "mark")}
+    assert marks == {
+        "films/both.mp4": None,
+        "talks/50%25 off.mp4": 0,
+        "talks/a%2520b.mp4": 3,
+        "talks/both.mp4": None,
+        "talks/caf\u00e9.mp4": 1,
+        "talks/deep/100%25.mp4": 2,
+    }
 
 
 @pytest.mark.parametrize(
