@@ -60,8 +60,8 @@ def _refuse_overlap(moved: Mapping[str, str], others: Mapping[str, str]) -> None
         for other, there in others.items():
             if os.path.commonpath([place, there]) in (place, there):
                 raise UsageError(
-                    f"--moved: {name!r} would lie at {place!r}, where the root {other!r} ({there}) is: expected another "
-                    f"folder. If {other!r} was moved too, tell so first with --moved; if both are one folder "
+                    f"--moved: {name!r} would lie at {place!r}, where the root {other!r} ({there}) is: expected "
+                    f"another folder. If {other!r} was moved too, tell so first with --moved; if both are one folder "
                     "now, scan it into another archive"
                 )
 
