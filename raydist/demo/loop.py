@@ -7,6 +7,8 @@ Says    each step, example queries with their hits, the accuracy on combinations
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,11 +220,12 @@ def _near(path: Path) -> str:
 
 def _next(home: Path, sheet: Path) -> list[str]:
     archive = _near(home)
+    raydist = "raydist" if shutil.which("raydist") else _near(Path(sys.executable).parent / "raydist")
     return [
         f"look:  {_near(sheet)} in a browser",
-        f'next:  raydist search --archive {archive} "a purple ring rising over the sea"',
-        f"       raydist status --archive {archive}",
-        "yours: raydist scan --archive my-archive ~/Videos",
-        "       raydist embed --archive my-archive --model viclip-b16",
-        '       raydist search --archive my-archive "a dog jumps into the water"',
+        f'next:  {raydist} search --archive {archive} "a purple ring rising over the sea"',
+        f"       {raydist} status --archive {archive}",
+        f"yours: {raydist} scan --archive my-archive ~/Videos",
+        f"       {raydist} embed --archive my-archive --model viclip-b16",
+        f'       {raydist} search --archive my-archive "a dog jumps into the water"',
     ]
