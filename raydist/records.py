@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "no_video_stream": "a container without a video stream",
     "encrypted": "the stream is encrypted",
     "no_frames": "a video stream of which no frame can be decoded",
-    "too_large": "pictures, an index or memory beyond the limits",
+    "too_large": "pictures, an index, a length or memory beyond the limits",
     "timeout": "more CPU or wall-clock time than the limits allow",
     "crashed": "the decoder died on it",
     "changed": "the file is not the one that was scanned; scan again",
