@@ -72,16 +72,7 @@ def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
     began = time.monotonic()
     home = Path(config.require_archive())
     place = home / "demo"
-    if home.exists() and any(home.iterdir()) and not place.is_dir():
-        raise UsageError(
-            f"{str(home)!r} is not empty and no demo's: expected a new folder, such as `--archive demo-archive`"
-        )
-    key = describe(MODEL).model_key
-    if any(model.name == MODEL and model.model_key != key for model in models.stored(str(home))):
-        raise UsageError(
-            f"{str(home)!r} was left by another version of the demo, whose `{MODEL}` had other weights: "
-            "delete that folder, or name another one with --archive"
-        )
+    _refuse_other_archives(home, place)
     config = config.model_copy(update={"embed": config.embed.model_copy(update={"model": MODEL})})
     chosen = films.choose(place / "videos", clips)
     drawn = films.draw(chosen)
@@ -211,6 +202,19 @@ def _hit(found: Found, right: bool) -> Hit:
         right=right,
         path=str(found.film.file),
     )
+
+
+def _refuse_other_archives(home: Path, place: Path) -> None:
+    if home.exists() and any(home.iterdir()) and not place.is_dir():
+        raise UsageError(
+            f"{str(home)!r} is not empty and no demo's: expected a new folder, such as `--archive demo-archive`"
+        )
+    key = describe(MODEL).model_key
+    if any(model.name == MODEL and model.model_key != key for model in models.stored(str(home))):
+        raise UsageError(
+            f"{str(home)!r} was left by another version of the demo, whose `{MODEL}` had other weights: "
+            "delete that folder, or name another one with --archive"
+        )
 
 
 def _near(path: Path) -> str:

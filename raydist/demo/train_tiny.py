@@ -252,7 +252,7 @@ def look(model: ViCLIP, frames_BTHWC: Tensor, kept: float) -> Tensor:
     tokens_BLD = pixels.flatten(2) @ kernel + places.flatten(0, 1)[chosen]
     first = (tower.class_embedding + tower.positional_embedding[0]).expand(batch, 1, -1)
     tokens_BLD = tower.ln_pre(torch.cat([first, tokens_BLD], dim=1))
-    return tower.ln_post(tower.transformer(tokens_BLD)[:, 0]) @ tower.proj  # type: ignore[no-any-return]
+    return tower.ln_post(tower.transformer(tokens_BLD)[:, 0]) @ tower.proj
 
 
 def liveliest(patches_BPTXC: Tensor, count: int) -> Tensor:

@@ -38,4 +38,4 @@ def merged(model: Model, folder: Path) -> Model:
             f"{len(different)} tensors of the adapter in {str(folder)!r} have no place in {type(model).__name__} "
             f"or are missing ({', '.join(different[:3])}{', ...' if len(different) > 3 else ''})"
         )
-    return adapted.merge_and_unload()  # type: ignore[no-any-return]
+    return adapted.merge_and_unload()

@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
             for proj, part_BLD in ((self.q_proj, x_BLD[:, :rows]), (self.k_proj, x_BLD), (self.v_proj, x_BLD))
         )
         mixed = scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -81,7 +81,7 @@ class Mlp(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         hidden = self.fc1(x_BLD)
-        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))  # type: ignore[no-any-return]
+        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))
 
 
 class Block(nn.Module):
@@ -97,7 +97,7 @@ class Block(nn.Module):
     def forward(self, x_BLD: Tensor, rows: int | None = None) -> Tensor:
         """The block's output, or only its first `rows` tokens, which costs less and attends to all the same."""
         x_BLD = x_BLD[:, :rows] + self.self_attn(self.ln_1(x_BLD), rows)
-        return x_BLD + self.mlp(self.ln_2(x_BLD))  # type: ignore[no-any-return]
+        return x_BLD + self.mlp(self.ln_2(x_BLD))
 
 
 class Transformer(nn.Module):
@@ -134,7 +134,7 @@ class VisionEncoder(nn.Module):
     def forward(self, pixels_BTCHW: Tensor) -> Tensor:
         tokens = self.ln_pre(self.embed(pixels_BTCHW))
         # Only the class token is read: leaving the others out of the last block saves 7 % (ViCLIP-B).
-        return self.ln_post(self.transformer(tokens, rows=1)[:, 0]) @ self.proj  # type: ignore[no-any-return]
+        return self.ln_post(self.transformer(tokens, rows=1)[:, 0]) @ self.proj
 
     def embed(self, pixels_BTCHW: Tensor) -> Tensor:
         """Tokens with their positions: the class token, then (patch, frame) with the frame running fastest."""
@@ -174,7 +174,7 @@ class TextEncoder(nn.Module):
         x_BLD = self.ln_final(self.transformer(x_BLD))
         # The end token is the largest id, and argmax takes the first of equals.
         ends_B = ids_BL.argmax(dim=-1)
-        return x_BLD[torch.arange(len(ids_BL), device=ids_BL.device), ends_B] @ self.text_projection  # type: ignore[no-any-return]
+        return x_BLD[torch.arange(len(ids_BL), device=ids_BL.device), ends_B] @ self.text_projection
 
 
 class ViCLIP(nn.Module):
@@ -205,7 +205,7 @@ class ViCLIP(nn.Module):
         side = self.shape.image_px
         if pixels_BTCHW.ndim != 5 or pixels_BTCHW.shape[2:] != (3, side, side):
             raise ValueError(f"pixels of shape {tuple(pixels_BTCHW.shape)}; expected [B, T, 3, {side}, {side}]")
-        return self.vision_encoder(pixels_BTCHW)  # type: ignore[no-any-return]
+        return self.vision_encoder(pixels_BTCHW)
 
     def encode_text(self, ids_BL: Tensor) -> Tensor:
         """Embed token ids, at most `shape.context` a row: (B, E), not normalised.
@@ -215,7 +215,7 @@ class ViCLIP(nn.Module):
         """
         if ids_BL.ndim != 2 or ids_BL.shape[1] > self.shape.context:
             raise ValueError(f"ids of shape {tuple(ids_BL.shape)}; expected [B, at most {self.shape.context}]")
-        return self.text_encoder(ids_BL)  # type: ignore[no-any-return]
+        return self.text_encoder(ids_BL)
 
     @torch.no_grad()
     def _draw(self) -> None:

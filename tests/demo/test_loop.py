@@ -14,6 +14,7 @@ from raydist.demo import loop
 from raydist.demo.films import Film
 from raydist.demo.words import Combination
 from raydist.errors import UsageError
+from raydist.store import models, schema, tables
 
 CLIPS = 16
 
@@ -73,6 +74,15 @@ def test_the_demo_stays_out_of_a_folder_that_is_not_its_own(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="not empty and no demo's"):
         demo.run(config_of(tmp_path), clips=4, say=lambda line: None)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_demo_refuses_what_another_version_of_it_left(tmp_path: Path) -> None:
+    """Its `tiny` had other weights: the two would not compare, and the name would stand for both."""
+    (tmp_path / "demo").mkdir()
+    columns = models.marked(schema.embeddings(2), "tiny", "elsewhere")
+    tables.create_table(str(tmp_path), schema.embeddings_table("tiny_00000000"), columns)
+    with pytest.raises(UsageError, match="another version of the demo.*delete that folder"):
+        demo.run(config_of(tmp_path), clips=4, say=lambda line: None)
 
 
 def test_a_clip_shows_what_was_asked_for_only_if_everything_fits() -> None:
