@@ -88,7 +88,7 @@ class Drivers:
     def _storm(self, running: list[subprocess.Popen[bytes]], kills: int, chance: random.Random) -> None:
         """Kill and start again. Some kills come while Ray starts, most while rows are written."""
         while self.kills < kills and (waiting := self.waiting()):
-            target = waiting - chance.randint(1, max(1, waiting // (kills - self.kills)))
+            target = waiting - chance.randint(1, max(1, waiting // (kills - self.kills + 1)))
             patience_s = chance.uniform(0, 8) if chance.random() < 0.25 else LONGEST_S
             deadline = time.monotonic() + patience_s
             while time.monotonic() < deadline and self.waiting() > target:
@@ -148,6 +148,8 @@ def outcome(drivers: Drivers) -> dict[str, Any]:
         "signatures": len(signatures),
         "unique_signatures": len(set(signatures)),
         "failed": len(rows(drivers.archive, "failures")),
+        # Of the drivers that ended: clips that another one had committed meanwhile, and commits redone for that reason.
+        "done_twice": sum(report["details"]["attempted"] - report["rows"] - report["failed"] for report in reports),
         "conflicts": sum(report["details"]["conflicts"] for report in reports),
         "left_over": drivers.left_over(),
     }
