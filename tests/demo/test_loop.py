@@ -81,7 +81,7 @@ def test_the_demo_refuses_what_another_version_of_it_left(tmp_path: Path) -> Non
     (tmp_path / "demo").mkdir()
     columns = models.marked(schema.embeddings(2), "tiny", "elsewhere")
     tables.create_table(str(tmp_path), schema.embeddings_table("tiny_00000000"), columns)
-    with pytest.raises(UsageError, match="another version of the demo.*delete that folder"):
+    with pytest.raises(UsageError, match=r"another version of the demo.*delete that folder"):
         demo.run(config_of(tmp_path), clips=4, say=lambda line: None)
 
 
