@@ -2,6 +2,7 @@
 
 `viclip`  squash to a square, bilinear without antialias, in the fixed point arithmetic of OpenCV's 8-bit resize
 `clip`    shortest edge to the size, Pillow's bicubic, centre crop
+`squash-bicubic`, `squash-bilinear`   to a square with Pillow's antialiased filter (SigLIP, SigLIP 2)
 """
 
 # Shape legend: T frames, H height, W width, C = 3 colours
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RULES = ("viclip", "clip")
+_SQUASH = {"squash-bicubic": Image.Resampling.BICUBIC, "squash-bilinear": Image.Resampling.BILINEAR}
+RULES = ("viclip", "clip", *_SQUASH)
 
 _ONE = 2048
 """1.0 in the fixed point of the weights."""
@@ -49,6 +51,8 @@ def resize_frame(frame_HWC: NDArray[np.uint8], size_px: int | None, rule: str) -
         return bilinear(frame_HWC, size_px, size_px)
     if rule == "clip":
         return _shortest_edge_crop(frame_HWC, size_px)
+    if rule in _SQUASH:
+        return np.asarray(Image.fromarray(frame_HWC).resize((size_px, size_px), _SQUASH[rule]))
     raise ValueError(f"resize rule {rule!r}: expected one of {', '.join(RULES)}")
 
 

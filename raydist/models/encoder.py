@@ -41,7 +41,7 @@ class ModelInfo:
     size_px: int
     """Edge of the square input."""
     resize: str
-    """Rule of `clips.resize`: `viclip` or `clip`."""
+    """A rule of `clips.resize`: `viclip`, `clip`, …"""
     dim: int
     """Length of a vector."""
     context: int

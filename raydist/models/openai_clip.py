@@ -4,9 +4,8 @@ Reads   a folder as `save_pretrained` or the hub gives it: config.json, *.safete
         tokenizer's files; code that ships in a folder is never executed, pickled weights are never opened
 Promise a clip is the mean of its frames' unit vectors, of unit length again
 
-Geometry. CLIP's is kept exactly: shortest edge, Pillow's bicubic, centre crop. SigLIP squashes to a square with an
-antialiased bicubic or bilinear filter; `clips.resize` has no such rule yet, so the nearest is used, ViCLIP's squash
-without antialias.
+Geometry. CLIP: shortest edge, Pillow's bicubic, centre crop. SigLIP: a squash to a square with the antialiased filter
+that its preprocessor names.
 """
 
 # Shape legend: B clips or texts, T frames, N = B*T pictures, C colours, H W pixels, L tokens, E embedding size
@@ -49,6 +48,7 @@ from raydist.models.tokenizer import VOCABULARY, Tokenizer, clean, without_marke
 
 MODEL_TYPES: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 
+_FILTERS = {2: "squash-bilinear", 3: "squash-bicubic"}
 _ALTERS_VECTORS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
 
 
@@ -115,7 +115,7 @@ def read_traits(folder: Path) -> Traits:
     return Traits(
         model_type=model_type,
         size_px=size_px,
-        resize="clip" if model_type == "clip" else "viclip",
+        resize="clip" if model_type == "clip" else _squash(folder, preprocessor),
         statistics=Statistics(
             mean=tuple(preprocessor.get("image_mean", mean)), std=tuple(preprocessor.get("image_std", std))
         ),
@@ -171,6 +171,17 @@ def _size(folder: Path, preprocessor: Mapping[str, Any], image_size: int) -> int
             f"{image_size}; raydist needs one square size"
         )
     return image_size
+
+
+def _squash(folder: Path, preprocessor: Mapping[str, Any]) -> str:
+    """The rule of `clips.resize` for a SigLIP; its filter stands as Pillow's number, 3 where none is named."""
+    number = preprocessor.get("resample", 3)
+    if number not in _FILTERS:
+        raise ModelError(
+            f"the preprocessor of {str(folder)!r} resizes with filter {number!r}; "
+            "raydist has 2 (bilinear) and 3 (bicubic)"
+        )
+    return _FILTERS[number]
 
 
 def _preprocessor(folder: Path) -> Mapping[str, Any]:

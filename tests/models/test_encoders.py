@@ -16,6 +16,7 @@ from small_models import frames, recipe_of, write_clip, write_siglip, write_toke
 from torch.nn.functional import normalize
 from transformers import CLIPImageProcessor, CLIPModel, SiglipImageProcessor, SiglipModel
 
+from raydist.clips.resize import resize_frames
 from raydist.errors import ModelError, ResourceError
 from raydist.models.encoder import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Encoder, Statistics, pick_device
 from raydist.models.registry import load_encoder
@@ -136,6 +137,20 @@ def test_an_image_model_gives_the_mean_of_its_frames_unit_vectors(
     np.testing.assert_allclose(
         load_encoder(str(folder), device="cpu").encode_frames(clips), expected.numpy(), atol=2e-6
     )
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_siglip_frames_get_the_size_that_its_own_processor_gives(tmp_path: Path, number: int) -> None:
+    folder = write_siglip(tmp_path / "siglip")
+    (folder / "preprocessor_config.json").write_text(f'{{"resample": {number}}}')
+    rule = load_encoder(str(folder), device="cpu").info.resize
+    frame = np.random.default_rng(0).integers(0, 256, (90, 161, 3), np.uint8)
+    processor = SiglipImageProcessor(size={"height": 32, "width": 32}, resample=number, do_normalize=False)
+    if "Fast" in type(processor).__name__:
+        pytest.skip("transformers' processor without Pillow resizes tensors, up to a level otherwise")
+    pixels = processor([Image.fromarray(frame)], return_tensors="np")["pixel_values"][0]
+    resized = resize_frames(frame[None], 32, rule)[0]
+    assert np.abs(resized / 255 - np.moveaxis(pixels, 0, -1)).max() < 1e-6
 
 
 def test_temperatures_are_what_similarities_are_divided_by(tmp_path: Path) -> None:

@@ -30,7 +30,16 @@ def test_a_folder_is_described_without_its_weights(tmp_path: Path) -> None:
 def test_clip_and_siglip_folders_are_described(tmp_path: Path) -> None:
     clip, siglip = describe(str(write_clip(tmp_path / "clip"))), describe(str(write_siglip(tmp_path / "siglip")))
     assert (clip.size_px, clip.resize, clip.dim, clip.context) == (32, "clip", 16, 77)
-    assert (siglip.size_px, siglip.dim, siglip.context) == (32, 32, 8)
+    assert (siglip.size_px, siglip.resize, siglip.dim, siglip.context) == (32, "squash-bicubic", 32, 8)
+
+
+def test_a_siglip_is_squashed_with_the_filter_that_its_preprocessor_names(tmp_path: Path) -> None:
+    folder = write_siglip(tmp_path / "siglip")
+    (folder / "preprocessor_config.json").write_text('{"resample": 2}')
+    assert describe(str(folder)).resize == "squash-bilinear"
+    (folder / "preprocessor_config.json").write_text('{"resample": 1}')
+    with pytest.raises(ModelError, match="filter 1"):
+        describe(str(folder))
 
 
 def test_the_key_stays_when_the_folder_moves_and_changes_with_the_weights(
