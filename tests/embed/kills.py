@@ -49,9 +49,9 @@ class Drivers:
     errors: list[str] = field(default_factory=list)
 
     def start(self, own_group: bool = False) -> subprocess.Popen[bytes]:
-        """A driver with Ray of its own that commits twice a second."""
-        changes = [f"ray.temp_dir={self.temporary}", "ray.cpus=2", "embed.commit_s=0.5", "embed.decoders=1"]
-        changes += ["scan.clip_seconds=1", "embed.batch=8"]
+        """A driver with Ray of its own of small batches that commits five times a second."""
+        changes = [f"ray.temp_dir={self.temporary}", "ray.cpus=2", "embed.commit_s=0.2", "embed.decoders=1"]
+        changes += ["scan.clip_seconds=1", "embed.batch=1"]
         command = [
             sys.executable,
             "-c",
@@ -94,8 +94,8 @@ class Drivers:
             while time.monotonic() < deadline and self.waiting() > target:
                 if all(driver.poll() is not None for driver in running):
                     break
-                time.sleep(0.2)
-            time.sleep(chance.uniform(0, 1.0))
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0, 0.2))
             victim = running.pop(chance.randrange(len(running)))
             if victim.poll() is None:
                 victim.send_signal(signal.SIGKILL)
@@ -161,7 +161,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=10)
     options.add_argument("--drivers", type=int, default=1)
     options.add_argument("--files", type=int, default=60)
-    options.add_argument("--seconds", type=int, default=5)
+    options.add_argument("--seconds", type=int, default=8)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     began = time.monotonic()

@@ -53,7 +53,7 @@ def test_ctrl_c_and_a_kill_lose_and_double_nothing(temporary: Path) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_ten_kills_of_drivers_side_by_side(temporary: Path, at_once: int) -> None:
-    drivers = Drivers(*build(temporary, files=60, seconds=5), str(temporary))
+    drivers = Drivers(*build(temporary, files=60, seconds=8), str(temporary))
     drivers.run(kills=10, at_once=at_once, seed=at_once)
     assert drivers.kills == 10
     assert_each_clip_once(drivers)
