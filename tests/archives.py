@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "clips"), str(HERE / "models")]
 
 from small_models import write_viclip  # noqa: E402  # other tests' helpers
-from videos import encode  # noqa: E402
+from videos import encode  # noqa: E402  # as above
 
 __all__ = [
     "as_stored",

@@ -110,7 +110,7 @@ def _flower() -> Draw:
 
 def _fish() -> Draw:
     """A fish that looks to the right."""
-    body: Draw = lambda draw: draw.ellipse([_at(-0.55, -0.52), _at(1.0, 0.52)], fill=255)  # noqa: E731
+    body: Draw = lambda draw: draw.ellipse([_at(-0.55, -0.52), _at(1.0, 0.52)], fill=255)  # noqa: E731  # a `Draw` like its neighbours
     tail = _polygon([(-0.3, 0.0), (-1.0, -0.6), (-0.82, 0.0), (-1.0, 0.6)])
     fin = _polygon([(0.1, -0.4), (-0.3, -0.85), (0.5, -0.45)])
     return _all(tail, fin, body, _disc(0.62, -0.12, 0.11, fill=40))

@@ -4,7 +4,7 @@
 
 Reads   nothing: clips are drawn, encoded and decoded in memory from seeds
 Writes  model.safetensors (float16, the published layout), config.json, README.md with the figures of this very run
-Promise held-out combinations are never drawn here before the final measurement; no choice in this file reads it
+Promise held-out combinations are never drawn here before the final measurement
 
 A symmetric contrastive loss with the model's own temperature; where a caption is true of another clip of the batch, the
 pair is no negative. Four linear heads (object, colour, motion, scene) help the vision tower on its way and are dropped.

@@ -132,9 +132,9 @@ def read_traits(folder: Path) -> Traits:
 
 def _load_model(folder: Path, model_type: str) -> Any:
     # A progress bar and a table of keys for each worker would bury what raydist says.
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a gap of transformers
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # as above
     try:
         model, loading = MODEL_TYPES[model_type].from_pretrained(
             folder,

@@ -98,7 +98,7 @@ def load_reference(location: Path | str) -> ViCLIP:
     file = weights_file(location)
     shape = read_shape(file)
     with _opened(file) as source:
-        packed = {key: source.get_tensor(key).float() for key in source.keys()}  # noqa: SIM118
+        packed = {key: source.get_tensor(key).float() for key in source.keys()}  # noqa: SIM118  # it is no dict  # it is no dict
     with torch.device("meta"):
         model = ViCLIP(shape)
     state = from_reference_layout(packed)

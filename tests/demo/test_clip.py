@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import av
@@ -16,6 +17,17 @@ SHOWN = Combination(object="star", colour="red", motion="right", scene="hills")
 
 def test_the_same_seed_draws_the_same_pictures() -> None:
     assert np.array_equal(clip.render(SHOWN, 5), clip.render(SHOWN, 5))
+
+
+@pytest.mark.parametrize("scene", ["sunset", "snow", "underwater"])
+def test_the_same_pictures_are_encoded_to_the_same_bytes(scene: str) -> None:
+    for shown in [each for each in combinations() if each.scene == scene][::60][:6]:
+        files = set()
+        for _ in range(4):
+            drawing, file = clip.prepare(shown, 2), io.BytesIO()
+            clip.encode((drawing.draw(number) for number in range(0, drawing.frames, 3)), file)
+            files.add(file.getvalue())
+        assert len(files) == 1, shown
 
 
 def test_no_two_seeds_draw_the_same_clip() -> None:
