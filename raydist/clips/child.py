@@ -3,8 +3,9 @@
 `Child` is the parent's side; `python -m raydist.clips.child` is the process. It is started by `subprocess`, loads
 neither Ray nor torch, and stays for many files.
 
-Promises  every span gives exactly one result, in order: a hang, crash or kill costs the span it happened in, and a new
-          process goes on with the next. After `DEATHS` in one file the rest of that file fails alike.
+Promises  every span gives exactly one result, in order. A limit that ends the process costs the span it happened
+          in, and a new process goes on with the next; after a crash or a kill a new process tries the span again, for
+          not every signal is the file's fault. After `DEATHS` in one file the rest of that file fails alike.
 Limits    CPU seconds a span (RLIMIT_CPU, which ends even a loop in C); wall-clock time at five times that, watched by
           the parent; address space beyond what the process has at its start (RLIMIT_AS).
 Frames    come over an anonymous file (memfd; on macOS an unlinked temporary file), which nothing can leak.
@@ -55,6 +56,8 @@ class _Death:
 
     reason: str
     detail: str
+    by_signal: bool = False
+    """It crashed or was killed, not by a limit of ours: the next process may well live."""
 
 
 class Child:
@@ -103,9 +106,12 @@ class Child:
         Raises:
             SourceError: with the reason; timeout, crashed or too_large where the process died on the file.
         """
-        self._send({"verb": "probe", "location": location})
-        reply = self._reply(self._limits.cpu_s)
-        self._busy = False
+        for _ in range(DEATHS):
+            self._send({"verb": "probe", "location": location})
+            reply = self._reply(self._limits.cpu_s)
+            self._busy = False
+            if not (isinstance(reply, _Death) and reply.by_signal):
+                break
         if isinstance(reply, _Death):
             raise SourceError(reply.reason, f"{shown(location)}: {reply.detail}")
         if "reason" in reply:
@@ -150,6 +156,8 @@ class Child:
             if failed is None:
                 return
             deaths += 1
+            if deaths < DEATHS and failed.by_signal:
+                continue
             given_up = spans[done:] if deaths >= DEATHS else spans[done : done + 1]
             done += len(given_up)
             for span in given_up:
@@ -240,9 +248,8 @@ class Child:
             return death
         if code == -signal.SIGXCPU:
             return _Death("timeout", f"more than {self._limits.cpu_s:g} s of CPU time")
-        if code < 0:
-            return _Death("crashed", f"the decoder died of {signal.Signals(-code).name}")
-        return _Death("crashed", f"the decoder ended with status {code}")
+        how = f"died of {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        return _Death("crashed", f"the decoder {how}", by_signal=True)
 
     def _start(self) -> None:
         self.close()
@@ -268,6 +275,13 @@ class Child:
         reply = self._reply(_START_S / WALL)
         if isinstance(reply, _Death):
             raise RuntimeError(f"the decoding process does not start: {reply.detail}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def _anonymous_file() -> int:
