@@ -82,6 +82,8 @@ class DecodedClip:
     frame_hashes: tuple[int, ...] = ()
     """64-bit perceptual hash of each of the T frames, before any model's resize; unsigned."""
     cpu_s: float = 0.0
+    bytes_read: int = 0
+    """Fetched from a server for this clip, the file's index included in the first; 0 for a file on a disk."""
     reason: str = ""
     detail: str = ""
 

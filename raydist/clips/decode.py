@@ -134,7 +134,7 @@ class _Plan:
 def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -> Iterator[DecodedClip]:
     """One clip a span; a span that does not fit into memory costs itself, two of them cost the rest."""
     done = failures = 0
-    started = time.process_time()
+    started, read = time.process_time(), 0
     while done < len(spans):
         try:
             with open_video(source, limits) as video:
@@ -142,7 +142,8 @@ def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -
                     clip = _clip(spans[done], result, video.codec)
                     now = time.process_time()
                     done += 1
-                    yield replace(clip, cpu_s=now - started)
+                    fetched, read = source.bytes_read - read, source.bytes_read
+                    yield replace(clip, cpu_s=now - started, bytes_read=fetched)
                     started = time.process_time()
         except MemoryError:
             failures += 1

@@ -101,6 +101,7 @@ class _Service:
                 "corrupt_frames",
                 "frame_hashes",
                 "cpu_s",
+                "bytes_read",
                 "reason",
                 "detail",
             )

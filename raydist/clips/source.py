@@ -75,6 +75,11 @@ class Source:
     file: BinaryIO
     """Seekable; closed when the `with` block ends."""
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that a server sent so far; 0 for a file on a disk, which does not count them."""
+        return getattr(self.file, "bytes_read", 0)
+
 
 def stat_source(location: str) -> SourceStat:
     """Size and time of a source, without opening it.

@@ -32,6 +32,7 @@ CLIP_FIELDS = [
     ("detail", pa.string()),
     ("decode_s", pa.float64()),
     ("decode_cpu_s", pa.float64()),
+    ("bytes_read", pa.int64()),
     ("began", pa.float64()),  # seconds since the epoch: decoding began, here; the batch was done, below
 ]
 DECODED = pa.schema([*CLIP_FIELDS, ("frames", pa.large_binary())])
@@ -99,5 +100,6 @@ def _row(video_id: str, clip: dict[str, Any], result: DecodedClip) -> dict[str, 
         "reason": result.reason,
         "detail": result.detail,
         "decode_cpu_s": result.cpu_s,
+        "bytes_read": result.bytes_read,
         "frames": b"" if result.frames is None else result.frames.tobytes(),
     }

@@ -36,6 +36,7 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
             "attempted": ledger.returned,
             "start_s": round(ledger.start_s, 3),
             "decode_cpu_s": round(ledger.busy["decode_cpu"], 3),
+            "bytes_read": int(ledger.busy["bytes_read"]),
             "filled_frames": int(ledger.busy["filled_frames"]),
             "conflicts": ledger.conflicts,
         },
@@ -49,6 +50,9 @@ def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
     filled, clips = int(ledger.busy["filled_frames"]), int(ledger.busy["filled_clips"])
     if filled:
         notes.append(f"{filled:,} frames filled, in {clips:,} clips")
+    fetched, clips = int(ledger.busy["bytes_read"]), int(ledger.busy["clips_fetched"])
+    if clips:
+        notes.append(f"{fetched / 1e6:,.1f} MB read from servers, {fetched / clips / 1e6:,.2f} MB a clip")
     elsewhere = ledger.returned - ledger.rows - failed
     if elsewhere > 0:
         notes.append(f"{elsewhere:,} clips were done by another run meanwhile")

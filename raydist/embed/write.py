@@ -29,7 +29,7 @@ class Written:
     failures: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
-    """Seconds of work by step, and frames that were filled."""
+    """Seconds of work by step, frames that were filled, and bytes that servers sent."""
     began: float = math.inf
     """When the first of the clips began to be decoded, in seconds since the epoch."""
     ended: float = -math.inf
@@ -52,6 +52,8 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
     busy: Counter[str] = Counter()
     for name, column in (("decode", "decode_s"), ("decode_cpu", "decode_cpu_s"), ("embed", "embed_s")):
         busy[name] = pc.sum(rows[column]).as_py() or 0
+    fetched = rows["bytes_read"].to_numpy()
+    busy["bytes_read"], busy["clips_fetched"] = int(fetched.sum()), int((fetched > 0).sum())
     busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
     return Written(
         embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
