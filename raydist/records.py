@@ -75,6 +75,9 @@ class DecodedClip:
     """[T, H, W, 3] RGB."""
     frame_times_ms: tuple[int, ...] = ()
     """Time in the file of each of the T frames (a filled frame has the time of the frame it repeats)."""
+    offsets_ms: tuple[int, ...] = ()
+    """How far each of the T frames is from where the exact rule puts it: more than 0 with fast sampling or for a filled
+    frame."""
     filled_frames: int = 0
     """How many of the T are a repeated frame."""
     corrupt_frames: int = 0

@@ -20,18 +20,19 @@ def is_hidden(codec: str, data: memoryview) -> bool:
     return False
 
 
-def hevc_sub_layer(data: memoryview, length_bytes: int) -> int:
-    """Temporal sub-layer of the first picture NAL unit of an HEVC packet; 0 if there is none.
+def hevc_picture(data: memoryview, length_bytes: int) -> tuple[int, bool] | None:
+    """Temporal sub-layer of the first picture in an HEVC packet, and whether that layer refers to it; None: no picture.
 
     Args:
         length_bytes: of each NAL unit's length field; 0: start codes (Annex B).
 
-    Source: ITU-T H.265, section 7.3.1.2.
+    Source: ITU-T H.265, section 7.3.1.2 and table 7-1: even types below 16 are sub-layer non-reference pictures.
     """
     for start in _nal_starts(data, length_bytes):
-        if start + 1 < len(data) and (data[start] >> 1) & 0x3F < 32:
-            return (data[start + 1] & 7) - 1
-    return 0
+        kind = (data[start] >> 1) & 0x3F if start + 1 < len(data) else 63
+        if kind < 32:
+            return max(0, (data[start + 1] & 7) - 1), kind >= 16 or kind % 2 == 1
+    return None
 
 
 def hevc_length_bytes(extradata: bytes | None) -> int:

@@ -21,7 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from raydist.clips.bitstream import hevc_length_bytes, hevc_sub_layer, is_hidden
+from raydist.clips.bitstream import is_hidden
 from raydist.clips.source import PLAIN_FORMATS, Source, refuse_formats, shown
 from raydist.clips.timeline import Clock
 from raydist.errors import SourceError
@@ -63,7 +63,6 @@ class Video:
     def __post_init__(self) -> None:
         self.codec = str(self.decoder.codec.canonical_name)
         self._hides = self.codec in ("vp8", "vp9")
-        self._nal_length = hevc_length_bytes(self.decoder.extradata)
 
     @property
     def base(self) -> Fraction:
@@ -92,10 +91,6 @@ class Video:
     def presented(self, packet: VideoPacket) -> bool:
         """Whether a packet stands for a frame that is shown: not cut off by an edit list, no hidden reference."""
         return not packet.is_discard and not (self._hides and is_hidden(self.codec, memoryview(packet)))
-
-    def is_layered(self, packet: VideoPacket) -> bool:
-        """Whether an HEVC picture lies in a temporal sub-layer above the lowest."""
-        return self.codec == "hevc" and hevc_sub_layer(memoryview(packet), self._nal_length) > 0
 
     def packets(self) -> Iterator[VideoPacket]:
         """Packets of the video stream from where the file stands; damaged stretches are skipped, the end ends it."""

@@ -22,12 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydist.clips.container import Head, Video, open_video, read_head
-from raydist.clips.exact import Chosen, Result, SequentialNeededError, SpanReader
+from raydist.clips.exact import ExactReader, Result
+from raydist.clips.fast import FastReader
 from raydist.clips.picture import Converter, Picture
 from raydist.clips.probe import probe
 from raydist.clips.resize import RULES, bilinear
+from raydist.clips.sampling import SAMPLINGS, Chosen
 from raydist.clips.sequential import read_all
 from raydist.clips.source import Source, file_fingerprint, open_source, shown
+from raydist.clips.stretch import SequentialNeededError
 from raydist.errors import ClipError, SourceError
 from raydist.records import DecodedClip, Limits, Span
 
@@ -43,6 +46,7 @@ def decode_clip(
     frames: int = 8,
     size: int | None = 224,
     resize: str = "viclip",
+    sampling: str = "exact",
 ) -> NDArray[np.uint8]:
     """Frames of one clip of a file.
 
@@ -53,6 +57,7 @@ def decode_clip(
         frames: how many, from the middles of equal intervals.
         size: edge of the square frames in pixels; None: as decoded.
         resize: the model's rule, `viclip` or `clip`.
+        sampling: `exact`, or `fast` for frames nearby that cost less.
 
     Returns:
         uint8 [T, H, W, 3], RGB, upright.
@@ -68,7 +73,7 @@ def decode_clip(
     if start_ms < 0 or end_ms <= start_ms:
         raise ClipError(f"[{start_s}, {end_s}) of {shown(location)}: expected 0 <= start < end, in seconds")
     span = Span(start_ms=start_ms, end_ms=end_ms)
-    (clip,) = decode_spans(location, [span], frames=frames, size_px=size, resize=resize)
+    (clip,) = decode_spans(location, [span], frames=frames, size_px=size, resize=resize, sampling=sampling)
     if clip.frames is not None:
         return clip.frames
     if clip.reason == "no_frames" and not clip.detail:
@@ -84,6 +89,7 @@ def decode_spans(
     frames: int = 8,
     size_px: int | None = 224,
     resize: str = "viclip",
+    sampling: str = "exact",
     fingerprint: str = "",
     limits: Limits | None = None,
     allow: Callable[[int], None] = lambda clips: None,
@@ -96,6 +102,7 @@ def decode_spans(
         frames: T of each clip.
         size_px: edge of the frames; None: as decoded.
         resize: see `clips.resize`.
+        sampling: see `clips.sampling`.
         fingerprint: of the file that was scanned; empty: any.
         limits: what a picture may need.
         allow: told before work that serves this many clips at once, so that a watcher grants as many clips' time.
@@ -107,12 +114,12 @@ def decode_spans(
         SourceError: what concerns the whole file, before the first clip or in the place of a later one.
         ValueError: if `frames`, the size or the rule is out of bounds.
     """
-    if frames < 1 or resize not in RULES or (size_px is not None and size_px < 1):
+    if frames < 1 or resize not in RULES or sampling not in SAMPLINGS or (size_px is not None and size_px < 1):
         raise ValueError(
-            f"frames={frames}, size={size_px}, resize={resize!r}: expected at least 1, at least 1 or None, "
-            f"one of {', '.join(RULES)}"
+            f"frames={frames}, size={size_px}, resize={resize!r}, sampling={sampling!r}: expected at least 1, at least "
+            f"1 or None, one of {', '.join(RULES)}, one of {', '.join(SAMPLINGS)}"
         )
-    plan = _Plan(frames, Converter(size_px, resize), allow)
+    plan = _Plan(frames, Converter(size_px, resize), FastReader if sampling == "fast" else ExactReader, allow)
     limits = limits or Limits()
     with open_source(location) as source:
         if fingerprint and file_fingerprint(source) != fingerprint:
@@ -128,6 +135,7 @@ class _Plan:
 
     frames: int
     convert: Converter
+    reader: type[ExactReader | FastReader]
     allow: Callable[[int], None]
 
 
@@ -159,7 +167,7 @@ def _results(video: Video, spans: Sequence[Span], plan: _Plan) -> Iterator[Resul
     head = read_head(video)
     done = 0
     if head.clock is not None:
-        reader = SpanReader(video, head, plan.convert)
+        reader = plan.reader(video, head, plan.convert)
         try:
             for span in spans:
                 yield _read(reader, span, plan.frames)
@@ -172,7 +180,7 @@ def _results(video: Video, spans: Sequence[Span], plan: _Plan) -> Iterator[Resul
         yield from read_all(video, head, spans[done:], plan.frames, plan.convert)
 
 
-def _read(reader: SpanReader, span: Span, frames: int) -> Result | SourceError:
+def _read(reader: ExactReader | FastReader, span: Span, frames: int) -> Result | SourceError:
     try:
         return reader.read(span, frames)
     except SourceError as error:  # a picture that is too large: the other spans may have none
@@ -196,10 +204,12 @@ def _assemble(span: Span, chosen: Chosen, pictures: dict[int, Picture], codec: s
     own = {i for i in good if i == 0 or chosen.keys[i] != chosen.keys[i - 1]}
     stand_in = next(iter(pictures.values()))
     shown_pictures = [pictures.get(chosen.keys[source], stand_in) for source in sources]
+    times_ms = tuple(chosen.times_ms[source] for source in sources)
     return DecodedClip(
         span=span,
         frames=_stack([picture.pixels for picture in shown_pictures]),
-        frame_times_ms=tuple(chosen.times_ms[source] for source in sources),
+        frame_times_ms=times_ms,
+        offsets_ms=tuple(abs(time - exact) for time, exact in zip(times_ms, chosen.exact_ms, strict=True)),
         filled_frames=len(sources) - len(own),
         corrupt_frames=sum(picture.corrupt for picture in shown_pictures),
         frame_hashes=tuple(picture.hash for picture in shown_pictures),

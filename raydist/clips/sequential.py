@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from av.video.frame import VideoFrame
 
 from raydist.clips.container import Head, Video, no_frames
-from raydist.clips.exact import Chosen, Result, choose
+from raydist.clips.exact import Result
 from raydist.clips.picture import Converter, Picture
+from raydist.clips.sampling import Chosen, choose
 from raydist.clips.timeline import timeline
 from raydist.records import Span
 
@@ -75,7 +76,8 @@ def _by_packets(video: Video, head: Head) -> _Lineup:
 def _wanted(lineup: _Lineup, span: Span, frames: int) -> _Wanted:
     inside = [place for place, ms in enumerate(lineup.times_ms) if span.start_ms <= ms < span.end_ms]
     picked = choose(inside, frames)
-    chosen = Chosen([lineup.keys[place] for place in picked], [lineup.times_ms[place] for place in picked])
+    times_ms = [lineup.times_ms[place] for place in picked]
+    chosen = Chosen([lineup.keys[place] for place in picked], times_ms, times_ms)
     if not inside:
         return _Wanted(chosen, 0, -1)
     return _Wanted(chosen, lineup.keys[inside[0]], lineup.keys[inside[-1]])
@@ -112,7 +114,7 @@ def _result(chosen: Chosen, pictures: dict[int, Picture], spare: dict[int, Pictu
     if own or not spare:
         return chosen, own
     time_ms = lineup.times_ms[lineup.keys.index(next(iter(spare)))]
-    return Chosen(chosen.keys, [time_ms] * len(chosen.keys)), spare
+    return Chosen(chosen.keys, [time_ms] * len(chosen.keys), chosen.exact_ms), spare
 
 
 def _frames(video: Video) -> Iterator[VideoFrame]:

@@ -12,7 +12,7 @@ from videos import VP9, X264, X265, encode, full_decode, join, rotate
 
 from raydist.clips.container import open_video, read_head
 from raydist.clips.decode import decode_clip, decode_spans, probe
-from raydist.clips.exact import SpanReader
+from raydist.clips.exact import ExactReader
 from raydist.clips.picture import Converter
 from raydist.clips.source import open_source
 from raydist.errors import ClipError, SourceError
@@ -96,7 +96,7 @@ def test_a_clip_in_a_long_file_costs_what_it_costs_in_a_short_one(tmp_path: Path
 
 def read_packets(path: Path, span: Span) -> int:
     with open_source(str(path)) as source, open_video(source, Limits()) as video:
-        reader = SpanReader(video, read_head(video), Converter(32, "viclip"))
+        reader = ExactReader(video, read_head(video), Converter(32, "viclip"))
         before = video.packets_read
         reader.read(span, 8)
         return video.packets_read - before
