@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,11 +56,13 @@ def encode(
     rate: int = 25,
     times: Sequence[int] | None = None,
     seed: int = 0,
+    drawn: Iterable[NDArray[np.uint8]] | None = None,
 ) -> Path:
     """Draw `count` frames of (width, height) and encode them.
 
     Args:
         times: of each frame in ticks of 1/12800 s; None: `rate` frames a second.
+        drawn: frames [H, W, C] in the place of those that `draw` gives.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options))
@@ -68,8 +70,8 @@ def encode(
         stream.pix_fmt = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         if times is not None:
             stream.codec_context.time_base = TICK
-        for number, drawn in enumerate(draw(count, *size, seed)):
-            frame = VideoFrame.from_ndarray(drawn, format="rgb24")
+        for number, picture in enumerate(draw(count, *size, seed) if drawn is None else drawn):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[number], TICK
             container.mux(stream.encode(frame))
