@@ -9,11 +9,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Planes: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+"""Red, green and blue of one frame, each [H, W]; views of any layout. numpy is slow along an axis of 3."""
 
 _SQUASH = {"squash-bicubic": Image.Resampling.BICUBIC, "squash-bilinear": Image.Resampling.BILINEAR}
 RULES = ("viclip", "clip", *_SQUASH)
@@ -23,7 +28,7 @@ _ONE = 2048
 
 
 def resize_frames(frames_THWC: NDArray[np.uint8], size_px: int | None, rule: str) -> NDArray[np.uint8]:
-    """Resize frames.
+    """Resize frames of square pixels.
 
     Args:
         frames_THWC: uint8 [T, H, W, 3].
@@ -38,50 +43,70 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size_px: int | None, rule: str
     """
     if size_px is None:
         return frames_THWC
-    return np.stack([resize_frame(frame_HWC, size_px, rule) for frame_HWC in frames_THWC])
+    return np.stack([resize_planes(planes_of(frame_HWC), size_px, rule) for frame_HWC in frames_THWC])
 
 
-def resize_frame(frame_HWC: NDArray[np.uint8], size_px: int | None, rule: str) -> NDArray[np.uint8]:
-    """One frame of `resize_frames`: uint8 [H, W, 3] to [size_px, size_px, 3]."""
+def planes_of(frame_HWC: NDArray[np.uint8]) -> Planes:
+    """Views of the colours of uint8 [H, W, 3]."""
+    return frame_HWC[..., 0], frame_HWC[..., 1], frame_HWC[..., 2]
+
+
+def image_of(planes: Planes) -> Image.Image:
+    """The same in Pillow."""
+    return Image.merge("RGB", [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes])
+
+
+def resize_planes(
+    planes: Planes, size_px: int | None, rule: str, pixel_aspect: Fraction = Fraction(1)
+) -> NDArray[np.uint8]:
+    """One frame as uint8 [size_px, size_px, 3]; without a size [H, W, 3], the pixels as they are.
+
+    Args:
+        pixel_aspect: width ÷ height of a pixel on the screen. It decides what `clip` crops; squashing undoes it.
+    """
     if size_px is None:
-        return frame_HWC
+        return np.stack(planes, axis=-1)
     if size_px < 1:
         raise ValueError(f"size {size_px}: expected at least 1 pixel")
     if rule == "viclip":
-        return bilinear(frame_HWC, size_px, size_px)
+        return _bilinear(planes, size_px, size_px)
     if rule == "clip":
-        return _shortest_edge_crop(frame_HWC, size_px)
+        return _shortest_edge_crop(image_of(planes), size_px, pixel_aspect)
     if rule in _SQUASH:
-        return np.asarray(Image.fromarray(frame_HWC).resize((size_px, size_px), _SQUASH[rule]))
+        return np.asarray(image_of(planes).resize((size_px, size_px), _SQUASH[rule]))
     raise ValueError(f"resize rule {rule!r}: expected one of {', '.join(RULES)}")
 
 
 def bilinear(frame_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Bilinear without antialias, in integers.
+    """Bilinear without antialias, in integers: uint8 [H, W, 3] to [height, width, 3].
 
     Only the at most 2 * height rows and 2 * width columns that enter the result are touched.
 
     Source: the integer rule of the parity data, which gives OpenCV's 8-bit result bit for bit.
     """
-    columns = _columns(frame_HWC.shape[1], width)
-    rows = _rows(frame_HWC.shape[0], height)
-    taken = frame_HWC[rows.used]
-    # From here on a row is a flat line of width * 3 values: numpy is several times slower along an axis of 3.
-    left = np.take(taken, columns.low, axis=1).reshape(len(taken), -1).astype(np.int32)
-    right = np.take(taken, columns.high, axis=1).reshape(len(taken), -1).astype(np.int32)
-    left *= np.repeat(columns.low_weight, 3)
-    right *= np.repeat(columns.high_weight, 3)
-    left += right
-    left >>= 4
-    upper, lower = left[rows.low], left[rows.high]
-    upper *= rows.low_weight[:, None]
-    lower *= rows.high_weight[:, None]
-    upper >>= 16
-    lower >>= 16
-    upper += lower
-    upper += 2
-    upper >>= 2
-    return upper.astype(np.uint8).reshape(height, width, 3)
+    return _bilinear(planes_of(frame_HWC), height, width)
+
+
+def _bilinear(planes: Planes, height: int, width: int) -> NDArray[np.uint8]:
+    columns = _columns(planes[0].shape[1], width)
+    rows = _rows(planes[0].shape[0], height)
+    resized = np.empty((height, width, 3), dtype=np.uint8)
+    # A colour at a time: what is worked on stays in the cache, and small enough for malloc to keep it.
+    for colour, plane in enumerate(planes):
+        taken = plane[rows.used]
+        across = np.take(taken, columns.low, axis=1) * columns.low_weight
+        across += np.take(taken, columns.high, axis=1) * columns.high_weight
+        across >>= 4
+        upper, lower = across[rows.low], across[rows.high]
+        upper *= rows.low_weight[:, None]
+        lower *= rows.high_weight[:, None]
+        upper >>= 16
+        lower >>= 16
+        upper += lower
+        upper += 2
+        upper >>= 2
+        resized[..., colour] = upper
+    return resized
 
 
 class _Taps:
@@ -118,10 +143,11 @@ def _rows(n_in: int, n_out: int) -> _Taps:
     return _Taps(np.clip(whole, 0, n_in - 1), np.clip(whole + 1, 0, n_in - 1), fraction)
 
 
-def _shortest_edge_crop(frame_HWC: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    height, width = frame_HWC.shape[:2]
+def _shortest_edge_crop(picture: Image.Image, size_px: int, pixel_aspect: Fraction) -> NDArray[np.uint8]:
+    # Both edges in one unit, so that square pixels leave the numbers that the rule is stated in.
+    width, height = picture.width * pixel_aspect.numerator, picture.height * pixel_aspect.denominator
     short = min(height, width)
     new_width, new_height = int(size_px * width / short), int(size_px * height / short)
-    picture = Image.fromarray(frame_HWC).resize((new_width, new_height), Image.Resampling.BICUBIC)
     left, top = (new_width - size_px) // 2, (new_height - size_px) // 2
-    return np.asarray(picture.crop((left, top, left + size_px, top + size_px)))
+    resized = picture.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from raydist.clips.resize import Planes, planes_of
+
 HASH_VERSION = 1
 """Goes up when the same frame gets another hash."""
 
@@ -33,7 +35,12 @@ _DCT = _cosines()
 
 
 def frame_hash(frame_HWC: NDArray[np.uint8]) -> int:
-    """Hash of one frame, uint8 [H, W, 3] RGB.
+    """`planes_hash` of one frame, uint8 [H, W, 3] RGB."""
+    return planes_hash(planes_of(frame_HWC))
+
+
+def planes_hash(planes: Planes) -> int:
+    """Hash of one frame.
 
     Returns:
         An unsigned 64-bit number: bit 8 * v + u tells whether the coefficient of vertical frequency v and horizontal
@@ -43,11 +50,12 @@ def frame_hash(frame_HWC: NDArray[np.uint8]) -> int:
     Source: the DCT hash known as pHash (C. Zauner, 2010).
     """
     # Some rows are enough, and a cheap reduction by a whole factor comes first: grey is then made of few pixels.
-    rows_HWC = np.ascontiguousarray(frame_HWC[:: max(1, frame_HWC.shape[0] // _ROWS)])
-    height, width = rows_HWC.shape[:2]
+    step = max(1, planes[0].shape[0] // _ROWS)
+    colours = [Image.fromarray(np.ascontiguousarray(plane[::step])) for plane in planes]
+    width, height = colours[0].size
     factor = (max(1, width // (4 * _SIDE)), max(1, height // (4 * _SIDE)))
-    picture = Image.fromarray(rows_HWC).reduce(factor).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    grey = np.asarray(picture).astype(np.int64)
+    small = Image.merge("RGB", [colour.reduce(factor) for colour in colours])
+    grey = np.asarray(small.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)).astype(np.int64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     low[np.abs(low) < _QUIET] = 0
     bits = low > np.median(low[1:])
