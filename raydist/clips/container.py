@@ -16,18 +16,16 @@ from typing import TypeAlias
 import av
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from raydist.clips.bitstream import is_hidden
-from raydist.clips.source import PLAIN_FORMATS, Source, refuse_formats, shown
+from raydist.clips.opening import open_stream
+from raydist.clips.source import Source, refuse_formats, shown
 from raydist.clips.timeline import Clock
 from raydist.errors import SourceError
 from raydist.records import Limits
-
-av.logging.set_level(None)  # PyAV's log callback can deadlock
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
@@ -151,7 +149,7 @@ class Video:
     def rewind(self) -> None:
         """Start over, with a new decoder: seeking to the start fails on raw streams and lands elsewhere on others."""
         self.container.close()
-        self.container, self.stream, self.decoder = _open(self.source, self.limits)
+        self.container, self.stream, self.decoder = open_stream(self.source, self.limits)
 
     def close(self) -> None:
         """Close the container; the source stays open."""
@@ -159,14 +157,17 @@ class Video:
 
 
 @contextmanager
-def open_video(source: Source, limits: Limits) -> Iterator[Video]:
+def open_video(source: Source, limits: Limits, *, quick: bool = False) -> Iterator[Video]:
     """Open the video in a source.
+
+    Args:
+        quick: take the container's word for what the stream holds, where it is known to be enough.
 
     Raises:
         SourceError: picture, refused_format, not_a_video, no_video_stream, encrypted, too_large or unreadable.
     """
     refuse_formats(source)
-    video = Video(source, limits, *_open(source, limits))
+    video = Video(source, limits, *open_stream(source, limits, quick=quick))
     try:
         yield video
     finally:
@@ -232,48 +233,3 @@ def first_frame(video: Video) -> VideoFrame:
 def no_frames(video: Video, why: str) -> SourceError:
     """The error for a video of which nothing can be seen."""
     return SourceError("no_frames", f"{shown(video.source.location)} ({video.codec}) gives no frame: {why}")
-
-
-def _open(source: Source, limits: Limits) -> tuple[av.container.InputContainer, VideoStream, VideoCodecContext]:
-    name = shown(source.location)
-    source.file.seek(0)
-    try:
-        container = av.open(
-            source.file, "r", container_options={"format_whitelist": PLAIN_FORMATS}, metadata_errors="replace"
-        )
-    except MemoryError as error:
-        raise SourceError("too_large", f"{name}: its index does not fit into memory") from error
-    except FFmpegError as error:
-        raise SourceError(
-            "not_a_video", f"{name} is in no video format that raydist knows ({error.strerror})"
-        ) from error
-    except OSError as error:
-        raise SourceError("unreadable", f"{name}: {error.strerror}") from error
-    try:
-        stream = _video_stream(container, name)
-        decoder = stream.codec_context
-        if decoder.width * decoder.height > limits.pixels:
-            declared = f"{decoder.width} x {decoder.height}"
-            raise SourceError("too_large", f"{name} declares {declared}; the limit is {limits.pixels:,} pixels")
-    except SourceError:
-        container.close()
-        raise
-    decoder.thread_count = 1
-    decoder.thread_type = "NONE"
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = Discard.all
-    return container, stream, decoder
-
-
-def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:
-            continue
-        if stream.codec_context is None:
-            raise SourceError("no_video_stream", f"{name} has a video stream in a codec that this FFmpeg does not know")
-        if stream.codec_context.codec_tag in ("encv", "drmi"):
-            raise SourceError("encrypted", f"{name} is encrypted ({stream.codec_context.codec_tag})")
-        return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise SourceError("no_video_stream", f"{name} ({container.format.name}) has no video stream; it holds {kinds}")

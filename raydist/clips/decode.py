@@ -145,7 +145,7 @@ def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -
     started, read = time.process_time(), 0
     while done < len(spans):
         try:
-            with open_video(source, limits) as video:
+            with open_video(source, limits, quick=True) as video:
                 for result in _results(video, spans[done:], plan):
                     clip = _clip(spans[done], result, video.codec)
                     now = time.process_time()

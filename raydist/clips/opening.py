@@ -1,0 +1,109 @@
+"""opening: from a source to its video stream and a decoder for it.
+
+Reads     a `Source`; FFmpeg gets the file object, plain formats only
+Gives     the container, the first stream that is a video, and one decoder without threads; all other streams discarded
+Promises  declared sizes are checked before anything is decoded; every error is a SourceError with its reason
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from raydist.clips.source import PLAIN_FORMATS, Source, shown
+from raydist.errors import SourceError
+from raydist.records import Limits
+
+av.logging.set_level(None)  # PyAV's log callback can deadlock
+
+Opened: TypeAlias = tuple[InputContainer, VideoStream, VideoCodecContext]
+
+_QUICK_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+_QUICK = {"skip_frame": "all"}
+"""For the decoder that FFmpeg opens to guess what the container does not say: it need not show a picture. That first
+picture is as dear as a whole clip of key frames."""
+_QUICK_PROBE = {"probesize": "32", "formatprobesize": str(1 << 20)}
+
+
+def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opened:
+    """Open the first video stream.
+
+    Raises:
+        SourceError: not_a_video, no_video_stream, encrypted, too_large or unreadable.
+    """
+    container = _open(source, quick=quick)
+    try:
+        if quick and not _says_enough(container):
+            container.close()
+            container = _open(source, quick=False)
+        stream = _video_stream(container, shown(source.location))
+        decoder = stream.codec_context
+        if decoder.width * decoder.height > limits.pixels:
+            raise SourceError(
+                "too_large",
+                f"{shown(source.location)} declares {decoder.width} x {decoder.height}; "
+                f"the limit is {limits.pixels:,} pixels",
+            )
+    except SourceError:
+        container.close()
+        raise
+    decoder.thread_count = 1
+    decoder.thread_type = "NONE"
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    return container, stream, decoder
+
+
+def _open(source: Source, *, quick: bool) -> InputContainer:
+    name = shown(source.location)
+    source.file.seek(0)
+    try:
+        return av.open(
+            source.file,
+            "r",
+            options=_QUICK if quick else {},
+            container_options={"format_whitelist": PLAIN_FORMATS} | (_QUICK_PROBE if quick else {}),
+            metadata_errors="replace",
+        )
+    except MemoryError as error:
+        raise SourceError("too_large", f"{name}: its index does not fit into memory") from error
+    except FFmpegError as error:
+        raise SourceError(
+            "not_a_video", f"{name} is in no video format that raydist knows ({error.strerror})"
+        ) from error
+    except OSError as error:
+        raise SourceError("unreadable", f"{name}: {error.strerror}") from error
+
+
+def _says_enough(container: InputContainer) -> bool:
+    """Whether a decoder that starts on what the container says gives what one with a look at the pictures gives.
+
+    HEVC always says how many pictures it holds back; of H.264 only a stream that says so gets a depth without a look.
+    """
+    if container.format.name not in _QUICK_FORMATS:
+        return False
+    stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    decoder = stream.codec_context if stream is not None else None
+    if stream is None or decoder is None or not decoder.extradata or not decoder.width or not stream.average_rate:
+        return False
+    return decoder.name == "hevc" or (decoder.name == "h264" and decoder.reorder_depth > 0)
+
+
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise SourceError("no_video_stream", f"{name} has a video stream in a codec that this FFmpeg does not know")
+        if stream.codec_context.codec_tag in ("encv", "drmi"):
+            raise SourceError("encrypted", f"{name} is encrypted ({stream.codec_context.codec_tag})")
+        return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise SourceError("no_video_stream", f"{name} ({container.format.name}) has no video stream; it holds {kinds}")
