@@ -146,6 +146,7 @@ def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -
     while done < len(spans):
         try:
             with open_video(source, limits, quick=True) as video:
+                plan.convert.watch(video)
                 for result in _results(video, spans[done:], plan):
                     clip = _clip(spans[done], result, video.codec)
                     now = time.process_time()

@@ -18,9 +18,9 @@ from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from raydist.clips.container import Video
 from raydist.clips.hdr import is_hdr, to_sdr
 from raydist.clips.resize import Planes, planes_of, resize_planes
 from raydist.clips.signature import planes_hash
@@ -28,6 +28,8 @@ from raydist.clips.signature import planes_hash
 # Full chroma: without it swscale halves the colours' resolution sideways on the way to RGB.
 _FLAGS = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _WIDEST_PIXEL = 16
+_SHAPELESS = frozenset({"mpegts", "mpeg", "mpegvideo", "h264", "hevc"})
+"""Formats that leave the shape of pixels to the codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,18 @@ class Picture:
 class Converter:
     """Frames to pictures; keeps swscale's tables between frames of one kind.
 
-    `pixel_aspect` is set for each file: PyAV's frames do not know theirs.
+    `watch` a file before its frames: PyAV's frames do not know the shape of their pixels.
     """
 
-    def __init__(self, size_px: int | None, resize: str, pixel_aspect: Fraction = Fraction(1)) -> None:
-        self.pixel_aspect = pixel_aspect
+    def __init__(self, size_px: int | None, resize: str) -> None:
+        self._video: Video | None = None
         self._size_px = size_px
         self._resize = resize
         self._scaler = VideoReformatter()
+
+    def watch(self, video: Video) -> None:
+        """The next frames are of this file."""
+        self._video = video
 
     def __call__(self, frame: VideoFrame) -> Picture | None:
         """The picture, or None where swscale cannot read the frame's format."""
@@ -65,8 +71,8 @@ class Converter:
         turns = rotation(frame) // 90
         if turns:
             planes = _each(planes, lambda plane_HW: np.rot90(plane_HW, turns))
-        aspect = 1 / self.pixel_aspect if turns % 2 else self.pixel_aspect
-        pixels_HWC = resize_planes(planes, self._size_px, self._resize, aspect)
+        aspect = pixel_aspect(self._video) if self._video else Fraction(1)
+        pixels_HWC = resize_planes(planes, self._size_px, self._resize, 1 / aspect if turns % 2 else aspect)
         if is_hdr(frame.color_trc):
             pixels_HWC = to_sdr(pixels_HWC, frame.color_trc)
         return Picture(pixels_HWC, planes_hash(planes), bool(frame.is_corrupt))
@@ -100,12 +106,18 @@ class Converter:
             )
 
 
-def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width ÷ height of a pixel on the screen; 1 where the file says nothing, or nonsense."""
-    found = stream.sample_aspect_ratio
-    if not found or not Fraction(1, _WIDEST_PIXEL) <= found <= _WIDEST_PIXEL:
-        return Fraction(1)
-    return Fraction(found.numerator, found.denominator)
+def pixel_aspect(video: Video) -> Fraction:
+    """Width ÷ height of a pixel on the screen; 1 where the file says nothing, or nonsense.
+
+    The container's word counts before the decoder's. Broadcasts leave it to the codec, and may change on the way.
+    """
+    said = [video.stream.sample_aspect_ratio, video.decoder.sample_aspect_ratio]
+    if video.container.format.name in _SHAPELESS:
+        said.reverse()
+    for found in said:
+        if found and Fraction(1, _WIDEST_PIXEL) <= found <= _WIDEST_PIXEL:
+            return Fraction(found.numerator, found.denominator)
+    return Fraction(1)
 
 
 def rotation(frame: VideoFrame) -> int:
