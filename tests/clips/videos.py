@@ -103,12 +103,13 @@ def join(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def rotate(path: Path, out: Path) -> Path:
-    """The same mp4 with a display matrix that turns it by 90 degrees clockwise."""
+def rotate(path: Path, out: Path, matrix: tuple[float, float, float, float] = (0, 1, -1, 0)) -> Path:
+    """The same mp4 with a display matrix: (x, y) is shown at (a x + c y, b x + d y). The default turns clockwise."""
     data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 40
-    turned = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
-    data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turned)
+    place = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (round(number * 65_536) for number in matrix)
+    turned = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turned)
     out.write_bytes(bytes(data))
     return out
 
