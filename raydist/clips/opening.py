@@ -25,10 +25,9 @@ av.logging.set_level(None)  # PyAV's log callback can deadlock
 Opened: TypeAlias = tuple[InputContainer, VideoStream, VideoCodecContext]
 
 _QUICK_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-_QUICK = {"skip_frame": "all"}
-"""For the decoder that FFmpeg opens to guess what the container does not say: it need not show a picture. That first
-picture is as dear as a whole clip of key frames."""
-_QUICK_PROBE = {"probesize": "32", "formatprobesize": str(1 << 20)}
+_QUICK_CODECS = frozenset({"hevc", "vp8", "vp9", "av1", "h264"})
+_QUICK = {"codec_whitelist": "none", "probesize": "32", "formatprobesize": str(1 << 20)}
+"""No decoder for the guesses that FFmpeg makes when it opens a file: its first picture is as dear as several later."""
 
 
 def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opened:
@@ -53,8 +52,8 @@ def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opene
     except SourceError:
         container.close()
         raise
-    decoder.thread_count = 1
-    decoder.thread_type = "NONE"
+    if not decoder.is_open:
+        _without_threads(decoder)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -68,8 +67,7 @@ def _open(source: Source, *, quick: bool) -> InputContainer:
         return av.open(
             source.file,
             "r",
-            options=_QUICK if quick else {},
-            container_options={"format_whitelist": PLAIN_FORMATS} | (_QUICK_PROBE if quick else {}),
+            container_options={"format_whitelist": PLAIN_FORMATS} | (_QUICK if quick else {}),
             metadata_errors="replace",
         )
     except MemoryError as error:
@@ -85,15 +83,28 @@ def _open(source: Source, *, quick: bool) -> InputContainer:
 def _says_enough(container: InputContainer) -> bool:
     """Whether a decoder that starts on what the container says gives what one with a look at the pictures gives.
 
-    HEVC always says how many pictures it holds back; of H.264 only a stream that says so gets a depth without a look.
+    The question is how many pictures it holds back: of H.264 only a stream that says so itself can do without a look.
     """
     if container.format.name not in _QUICK_FORMATS:
         return False
     stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
     decoder = stream.codec_context if stream is not None else None
-    if stream is None or decoder is None or not decoder.extradata or not decoder.width or not stream.average_rate:
+    if stream is None or decoder is None or not decoder.width or not stream.average_rate:
         return False
-    return decoder.name == "hevc" or (decoder.name == "h264" and decoder.reorder_depth > 0)
+    codec = decoder.codec.canonical_name
+    if codec != "h264":
+        return codec in _QUICK_CODECS
+    _without_threads(decoder)
+    try:
+        decoder.open(strict=False)
+    except FFmpegError:
+        return False
+    return bool(decoder.extradata) and decoder.reorder_depth > 0
+
+
+def _without_threads(decoder: VideoCodecContext) -> None:
+    decoder.thread_count = 1
+    decoder.thread_type = "NONE"
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
