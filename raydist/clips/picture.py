@@ -124,9 +124,9 @@ def rotation(frame: VideoFrame) -> int:
     """Degrees to turn a frame counter-clockwise for display: 0, 90, 180 or 270, the nearest of them."""
     try:
         degrees = frame.rotation
-    except ValueError:  # a matrix of zeros has no angle
+    except ValueError:
         return 0
-    return round(degrees / 90) * 90 % 360
+    return round(degrees / 90) * 90 % 360 if abs(degrees) <= 180 else 0  # a matrix of zeros has no angle
 
 
 def is_mirrored(frame: VideoFrame) -> bool:
