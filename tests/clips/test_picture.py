@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 from videos import X264, encode, full_decode, rotate
@@ -341,3 +341,18 @@ def test_a_broadcast_may_change_its_shape_on_the_way(tmp_path: Path) -> None:
 
 def test_a_format_that_swscale_does_not_read_gives_no_picture() -> None:
     assert Converter(32, "viclip")(VideoFrame(16, 16, "gray32le")) is None
+
+
+@pytest.mark.parametrize(
+    "layout", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "yuv420p10le", "p010le", "gray"]
+)
+@pytest.mark.parametrize("size", [(160, 96), (162, 98), (427, 240), (33, 17), (3, 2), (1, 1)])
+def test_planes_hold_the_values_of_interleaved_rgb(layout: str, size: tuple[int, int]) -> None:
+    frame = VideoFrame(*size, layout)
+    for plane in frame.planes:
+        plane.update(np.random.default_rng(5).integers(0, 256, plane.buffer_size, dtype=np.uint8).tobytes())
+    flags = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+    plain = VideoReformatter().reformat(frame, format="rgb24", interpolation=flags, threads=1).to_ndarray()
+    picture = Converter(None, "viclip")(frame)
+    assert picture is not None
+    assert np.array_equal(picture.pixels, plain)

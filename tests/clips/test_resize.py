@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import load_file
 
-from raydist.clips.resize import bilinear, resize_frames
+from raydist.clips.resize import RULES, bilinear, planes_of, resize_frames, resize_planes
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,56 @@ def test_the_integer_rule_is_within_a_level_of_exact_bilinear(height: int, width
     upper, lower = (row[:, low[1]] * (1 - part_x) + row[:, high[1]] * part_x for row in rows)
     exact = upper * (1 - part_y) + lower * part_y
     assert np.abs(bilinear(frame, size, size) - exact).max() < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 700), width=st.integers(1, 700), size=st.integers(1, 240), seed=st.integers(0, 99))
+def test_planes_give_what_the_plain_integer_rule_gives(height: int, width: int, size: int, seed: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert np.array_equal(bilinear(frame, size, size), plain_bilinear(frame, size))
+
+
+def plain_bilinear(frame_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The rule as its words say it, pixel by pixel of the whole picture."""
+    height, width = frame_HWC.shape[:2]
+    place_y, place_x = (((np.arange(size) + 0.5) * n / size - 0.5).astype(np.float32) for n in (height, width))
+    low_y, low_x = (np.floor(place).astype(np.int64) for place in (place_y, place_x))
+    part_y, part_x = place_y - low_y.astype(np.float32), place_x - low_x.astype(np.float32)
+    part_x[(low_x < 0) | (low_x >= width - 1)] = 0
+    low_x = low_x.clip(0, width - 1)
+    wide = frame_HWC.astype(np.int64)
+    before, after = wide[:, low_x], wide[:, (low_x + 1).clip(0, width - 1)]
+    across = (before * weight(1 - part_x)[:, None] + after * weight(part_x)[:, None]) >> 4
+    upper, lower = across[low_y.clip(0, height - 1)], across[(low_y + 1).clip(0, height - 1)]
+    upper, lower = upper * weight(1 - part_y)[:, None, None] >> 16, lower * weight(part_y)[:, None, None] >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
+
+
+def weight(part: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.rint(part * 2048).astype(np.int64)
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 100), turns=st.integers(0, 3))
+@pytest.mark.parametrize("rule", RULES)
+def test_turned_views_of_planes_give_what_a_whole_frame_gives(
+    rule: str, height: int, width: int, size: int, turns: int
+) -> None:
+    frame = np.random.default_rng(size).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    red, green, blue = (np.rot90(plane, turns) for plane in planes_of(frame))
+    whole = np.ascontiguousarray(np.rot90(frame, turns))
+    assert np.array_equal(resize_planes((red, green, blue), size, rule), resize_frames(whole[None], size, rule)[0])
+    if rule == "clip":
+        assert np.array_equal(resize_frames(whole[None], size, rule)[0], plain_crop(Image.fromarray(whole), size))
+
+
+def plain_crop(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    scale = min(picture.size)
+    resized = picture.resize(
+        (int(size * picture.width / scale), int(size * picture.height / scale)), Image.Resampling.BICUBIC
+    )
+    left, top = (resized.width - size) // 2, (resized.height - size) // 2
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def test_without_a_size_frames_stay_as_decoded() -> None:
