@@ -51,7 +51,7 @@ class Decode(Section):
     """[decode] what one clip may cost before it fails."""
 
     cpu_s: float = Field(default=30.0, gt=0, description="CPU seconds a clip; a hang ends at five times that")
-    memory_mb: int = Field(default=2048, ge=256, description="memory of a decoding process")
+    memory_mb: int = Field(default=896, ge=256, description="memory of a decoding process, beyond its first 100 MB")
     megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
 
     def limits(self) -> Limits:

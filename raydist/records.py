@@ -97,8 +97,8 @@ class Limits:
 
     cpu_s: float = 30.0
     """CPU seconds a clip; wall-clock time is limited at five times that, for a hang."""
-    memory_bytes: int = 2 << 30
-    """Address space of the child beyond what it has when it starts."""
+    memory_bytes: int = 896 << 20
+    """Address space of the child beyond what it has when it starts; with that it stays below 1 GiB."""
     pixels: int = 8192 * 8192
     """Pixels of one picture."""
 

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from raydist.clips.bitstream import is_hidden
 from raydist.clips.opening import open_stream
-from raydist.clips.source import Source, refuse_formats, shown
+from raydist.clips.source import Source, refuse_formats, refuse_size, shown
 from raydist.clips.timeline import Clock
 from raydist.errors import SourceError
 from raydist.records import Limits
@@ -131,12 +131,7 @@ class Video:
         Raises:
             SourceError: too_large.
         """
-        if width * height > self.limits.pixels:
-            raise SourceError(
-                "too_large",
-                f"{shown(self.source.location)} has pictures of {width} x {height}; "
-                f"the limit is {self.limits.pixels:,} pixels",
-            )
+        refuse_size(self.source, width, height, self.limits.pixels)
 
     def seek(self, tick: int) -> bool:
         """Go to a key packet at or before a tick; False where the container cannot."""
@@ -166,7 +161,7 @@ def open_video(source: Source, limits: Limits, *, quick: bool = False) -> Iterat
     Raises:
         SourceError: picture, refused_format, not_a_video, no_video_stream, encrypted, too_large or unreadable.
     """
-    refuse_formats(source)
+    refuse_formats(source, limits.pixels)
     video = Video(source, limits, *open_stream(source, limits, quick=quick))
     try:
         yield video

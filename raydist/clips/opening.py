@@ -16,7 +16,7 @@ from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from raydist.clips.source import PLAIN_FORMATS, Source, shown
+from raydist.clips.source import PLAIN_FORMATS, Source, refuse_size, shown
 from raydist.errors import SourceError
 from raydist.records import Limits
 
@@ -29,6 +29,11 @@ _QUICK_CODECS = frozenset({"hevc", "vp8", "vp9", "av1", "h264"})
 _QUICK = {"codec_whitelist": "none", "probesize": "32", "formatprobesize": str(1 << 20)}
 """No decoder for the guesses that FFmpeg makes when it opens a file: its first picture is as dear as several later."""
 
+_ENTRY_BYTES = 64
+"""For a frame, while FFmpeg builds the index of an mp4: the entry, its copy for an edit list, its times."""
+_INDEX_SHARE = 16
+"""An honest index takes less than this many times the bytes of its file."""
+
 
 def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opened:
     """Open the first video stream.
@@ -36,19 +41,15 @@ def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opene
     Raises:
         SourceError: not_a_video, no_video_stream, encrypted, too_large or unreadable.
     """
-    container = _open(source, quick=quick)
+    container = _open(source, limits, quick=quick)
     try:
         if quick and not _says_enough(container):
             container.close()
-            container = _open(source, quick=False)
+            container = _open(source, limits, quick=False)
         stream = _video_stream(container, shown(source.location))
         decoder = stream.codec_context
-        if decoder.width * decoder.height > limits.pixels:
-            raise SourceError(
-                "too_large",
-                f"{shown(source.location)} declares {decoder.width} x {decoder.height}; "
-                f"the limit is {limits.pixels:,} pixels",
-            )
+        refuse_size(source, decoder.width, decoder.height, limits.pixels)
+        _refuse_index(source, stream, limits)
     except SourceError:
         container.close()
         raise
@@ -60,7 +61,7 @@ def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opene
     return container, stream, decoder
 
 
-def _open(source: Source, *, quick: bool) -> InputContainer:
+def _open(source: Source, limits: Limits, *, quick: bool) -> InputContainer:
     name = shown(source.location)
     source.file.seek(0)
     try:
@@ -71,6 +72,10 @@ def _open(source: Source, *, quick: bool) -> InputContainer:
             metadata_errors="replace",
         )
     except MemoryError as error:
+        if source.bytes * _INDEX_SHARE < limits.memory_bytes:
+            # FFmpeg says so of tables and streams beyond its own bounds, too.
+            why = f"its header claims more than {source.bytes:,} bytes can hold"
+            raise SourceError("not_a_video", f"{name} is in no order that can be read: {why}") from error
         raise SourceError("too_large", f"{name}: its index does not fit into memory") from error
     except FFmpegError as error:
         raise SourceError(
@@ -78,6 +83,17 @@ def _open(source: Source, *, quick: bool) -> InputContainer:
         ) from error
     except OSError as error:
         raise SourceError("unreadable", f"{name}: {error.strerror}") from error
+
+
+def _refuse_index(source: Source, stream: VideoStream, limits: Limits) -> None:
+    """Refuse a table of frames that did not fit: FFmpeg goes on without one, as if there were no frame."""
+    need = stream.frames * _ENTRY_BYTES
+    if need > limits.memory_bytes and "mp4" in stream.container.format.name and not len(stream.index_entries):
+        raise SourceError(
+            "too_large",
+            f"{shown(source.location)} declares {stream.frames:,} frames, whose index alone may take {need:,} bytes; "
+            f"the limit is {limits.memory_bytes:,}. If the file is sound, raise decode.memory_mb",
+        )
 
 
 def _says_enough(container: InputContainer) -> bool:

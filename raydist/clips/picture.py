@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 from av.error import FFmpegError
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -132,7 +132,8 @@ def rotation(frame: VideoFrame) -> int:
 def is_mirrored(frame: VideoFrame) -> bool:
     """Whether a frame is to be flipped upside down before it is turned."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # Not `frame.side_data`: the frame would refer to itself, and stay in memory until the collector comes by.
+        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # PyAV's stub leaves it out
     except ValueError:  # among the frame's data there is a kind that PyAV does not know
         return False
     if not isinstance(matrix, SideData):

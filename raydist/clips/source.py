@@ -44,6 +44,7 @@ _PLAY_LISTS = (
     b"[reference]",
     b"<asx",
 )
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PICTURES = (
     b"\xff\xd8\xff",
     b"II*\0",
@@ -139,21 +140,41 @@ def read_at(source: Source, offset: int, length: int) -> bytes:
     return data
 
 
-def refuse_formats(source: Source) -> None:
+def refuse_formats(source: Source, pixels: int) -> None:
     """Refuse what a media library would open but what is no video: play lists, pictures, painted text.
 
     The content decides, not the name. A GIF or an animated PNG is a video, of however few frames; every other picture
     is not, whatever its suffix.
 
     Raises:
-        SourceError: picture or refused_format.
+        SourceError: picture, refused_format, no_video_stream (a drawing), or too_large (a PNG of more than `pixels`,
+            which nobody should open to see what it shows).
     """
     head = read_at(source, 0, _SNIFF_BYTES)
     if _is_picture(head, source.bytes):
+        if head.startswith(_PNG):
+            refuse_size(source, int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"), pixels)
         raise SourceError("picture", f"{shown(source.location)} is a still picture by its content, not a video")
-    kind = _pointer(head) or _terminal_text(head)
+    text = _text(head)
+    if text.startswith(b"<") and b"<svg" in text:
+        raise SourceError("no_video_stream", f"{shown(source.location)} is an SVG drawing, which holds no video stream")
+    kind = _pointer(text) or _terminal_text(head)
     if kind:
         raise SourceError("refused_format", f"{shown(source.location)} is {kind} by its content, not a video")
+
+
+def refuse_size(source: Source, width: int, height: int, pixels: int) -> None:
+    """Refuse pictures beyond the limit.
+
+    Raises:
+        SourceError: too_large.
+    """
+    if width * height > pixels:
+        raise SourceError(
+            "too_large",
+            f"{shown(source.location)} has pictures of {width} x {height}; the limit is {pixels:,} pixels. If the file "
+            "is sound, raise decode.megapixels and decode.memory_mb",
+        )
 
 
 def shown(location: str) -> str:
@@ -162,15 +183,18 @@ def shown(location: str) -> str:
     return "'" + "".join(char if char.isprintable() else repr(char)[1:-1] for char in text) + "'"
 
 
-def _pointer(head: bytes) -> str:
-    text = head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    markup = text.startswith(b"<") and any(tag in text for tag in (b"<mpd", b"<smil", b"<svg"))
+def _text(head: bytes) -> bytes:
+    return head[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+
+
+def _pointer(text: bytes) -> str:
+    markup = text.startswith(b"<") and any(tag in text for tag in (b"<mpd", b"<smil"))
     return "a play list or another pointer to other files" if markup or text.startswith(_PLAY_LISTS) else ""
 
 
 def _is_picture(head: bytes, size: int) -> bool:
     bitmap = head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == size
-    png = head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" not in head
+    png = head.startswith(_PNG) and b"acTL" not in head
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP" and not (head[12:16] == b"VP8X" and head[20] & 2)
     brand = head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
     return bitmap or png or webp or brand or head.startswith(_PICTURES)

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from videos import X264, encode, join
+from videos import X264, encode, full_decode, join
 
 from raydist.clips.child import Child
 from raydist.clips.decode import decode_spans, probe
+from raydist.clips.picture import Converter
 from raydist.errors import SourceError
 from raydist.records import DecodedClip, Limits, Span
 
@@ -200,6 +201,13 @@ def test_memory_is_limited(tmp_path: Path) -> None:
         clips = list(child.decode(large, SPANS[:1], frames=8, size_px=None, resize="viclip"))
         assert clips[0].reason == "too_large"
         assert decode(child, str(encode(tmp_path / "b.mp4", count=150)))[0].reason == ""
+
+
+def test_a_frame_is_let_go_once_it_is_a_picture(video: str) -> None:
+    frame = full_decode(video)[0]
+    references = sys.getrefcount(frame)
+    Converter(32, "viclip")(frame)
+    assert sys.getrefcount(frame) == references
 
 
 def test_closing_leaves_no_process_and_no_descriptor(video: str) -> None:

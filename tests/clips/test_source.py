@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from videos import encode
 
+from raydist.clips.child import Child
 from raydist.clips.decode import decode_clip, probe
 from raydist.clips.source import file_fingerprint, open_source, stat_source
 from raydist.errors import SourceError
@@ -72,7 +75,6 @@ def test_names_that_are_not_utf8_work(tmp_path: Path, video: Path) -> None:
         b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>',
         b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nm=video 9 RTP/AVP 96\r\n",
         b"RTSPtextRTSP://127.0.0.1:9/a",
-        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
         b"\x1b[31mred\x1b[0m text\n" * 50,
     ],
 )
@@ -81,6 +83,19 @@ def test_what_points_elsewhere_is_refused_by_its_content(tmp_path: Path, content
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
     assert reason(path) == "refused_format"
+
+
+def test_a_drawing_has_no_video_stream(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="b.png"/></svg>')
+    assert reason(path) == "no_video_stream"
+
+
+def test_a_picture_that_is_a_bomb_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    Image.new("1", (30_000, 30_000)).save(path, format="PNG")
+    assert path.stat().st_size < 1 << 18
+    assert reason(path) == "too_large"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
@@ -118,3 +133,34 @@ def test_the_fingerprint_follows_content_and_size_only(tmp_path: Path, video: Pa
     assert len(variants) == 5
     assert all(len(value) == 32 for value in variants)
     assert stat_source(str(video)).bytes == video.stat().st_size
+
+
+def patched(path: Path, out: Path, box: bytes, fields: bytes) -> Path:
+    """An mp4 whose box starts with these fields, behind its version and flags."""
+    data = bytearray(path.read_bytes())
+    place = data.index(box) + 8
+    data[place : place + len(fields)] = fields
+    out.write_bytes(data)
+    return out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_an_index_that_does_not_fit_into_memory_is_too_large(tmp_path: Path, video: Path) -> None:
+    bomb = video
+    for box, fields in (
+        (b"stsz", (100, 80_000_000)),
+        (b"stsc", (1, 1, 80_000_000, 1)),
+        (b"stts", (1, 80_000_000, 512)),
+    ):
+        bomb = patched(bomb, tmp_path / f"{box.decode()}.mp4", box, struct.pack(f">{len(fields)}I", *fields))
+    with Child() as child, pytest.raises(SourceError, match="declares 80,000,000 frames") as caught:
+        child.probe(str(bomb))
+    assert caught.value.reason == "too_large"
+
+
+def test_a_count_that_lies_costs_no_frame(tmp_path: Path, video: Path) -> None:
+    assert probe(str(patched(video, tmp_path / "a.mp4", b"stts", struct.pack(">II", 1, 80_000_000)))).frames == 20
+
+
+def test_a_table_that_claims_more_than_its_file_holds_is_no_video(tmp_path: Path, video: Path) -> None:
+    assert reason(patched(video, tmp_path / "a.mp4", b"stts", struct.pack(">I", 0x0FFFFFFF))) == "not_a_video"
