@@ -2,8 +2,7 @@
 
 Reads     where the container has an index, only the key packets that it chooses, and the heads of groups of pictures
           that reach into an interval without one
-Gives     of each interval its key frame nearest to the middle, else its first frame; where nothing is sound or a span
-          has few frames, what `exact` gives
+Gives     what `sampling.choose_cheap` says; where nothing is sound or a span has few frames, what `exact` gives
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from raydist.clips.container import Head, Video
 from raydist.clips.exact import ExactReader, Result
 from raydist.clips.picture import Converter
-from raydist.clips.sampling import Chosen, choose, choose_cheap, intervals, nearest_to_middle
+from raydist.clips.sampling import Chosen, cheap_reach, choose, choose_cheap, intervals
 from raydist.clips.stretch import Stretch
 from raydist.records import Span
 
@@ -47,42 +46,35 @@ class FastReader:
         ticks, keys = self._indexed()
         inside = ticks[bisect_left(ticks, low) : bisect_left(ticks, high)]
         end = self._clock.first + (self._video.stream.duration or 0)
-        spans = intervals(low, min(high, end), frames)
-        if not keys or high > end or keys[0] > low:
+        if high > end:
             return None
-        wanted: dict[int, int] = {}
-        for interval in spans:
-            key = nearest_to_middle(keys, interval)
-            if key is None:
-                before = keys[bisect_right(keys, interval[0]) - 1]
-                wanted[before] = max(wanted.get(before, before), interval[0])
-            else:
-                wanted.setdefault(key, key)
-        stretch = self._exact.stretches.heads(wanted)
+        spans = intervals(low, high, frames)
+        reach = cheap_reach(keys, spans)
+        stretch = self._exact.stretches.heads(reach) if reach else None
         if stretch is None:
             return None
         exact = choose(inside, frames) if len(inside) > len(keys) else [sum(interval) // 2 for interval in spans]
-        return self._read(stretch, spans, exact)
+        return self._read(stretch, stretch.ticks(min(stretch.times), high), spans, exact)
 
     def _by_packets(self, span: Span, frames: int) -> Result:
         stretch, ticks = self._exact.stretch(span)
         if len(ticks) < _FEW * frames:
             return self._exact.read(span, frames)
-        found = self._read(stretch, intervals(ticks[0], ticks[-1] + 1, frames), choose(ticks, frames))
-        return found or self._exact.read(span, frames)
-
-    def _read(self, stretch: Stretch, spans: list[tuple[int, int]], exact: list[int]) -> Result | None:
-        low, high = spans[0][0], spans[-1][1]
+        spans = intervals(ticks[0], ticks[-1] + 1, frames)
         keys = stretch.key_ticks() if self._video.trusts_keys else []
-        chosen = choose_cheap(stretch.ticks(low, high), keys, spans)
-        wanted = [tick for tick in chosen if tick is not None]
-        if len(wanted) < len(spans):
-            return None
-        pictures = self._exact.sound_pictures(stretch, wanted)
-        if pictures is None:
+        reach = cheap_reach(keys, spans)
+        within = [tick for tick in ticks if _is_within(tick, keys, reach)] if reach else []
+        return self._read(stretch, within, spans, choose(ticks, frames)) or self._exact.read(span, frames)
+
+    def _read(
+        self, stretch: Stretch, ticks: list[int], spans: list[tuple[int, int]], exact: list[int]
+    ) -> Result | None:
+        chosen = choose_cheap(ticks, stretch.key_ticks(), spans)
+        pictures = self._exact.sound_pictures(stretch, chosen) if chosen else None
+        if chosen is None or pictures is None:
             return None
         ms = self._clock.ms
-        return Chosen(wanted, [ms(tick) for tick in wanted], [ms(tick) for tick in exact]), pictures
+        return Chosen(chosen, [ms(tick) for tick in chosen], [ms(tick) for tick in exact]), pictures
 
     def _indexed(self) -> tuple[list[int], list[int]]:
         """Ticks of the frames, and of the key frames, that the container's index knows, as near as it knows them."""
@@ -97,3 +89,9 @@ class FastReader:
                 ticks = sorted(entry.timestamp + ahead for entry in entries)
                 self._index = ticks, sorted(entry.timestamp + ahead for entry in entries if entry.is_keyframe)
         return self._index
+
+
+def _is_within(tick: int, keys: list[int], reach: dict[int, int]) -> bool:
+    """Whether a frame is decoded on the way to what is reached in its group of pictures."""
+    before = bisect_right(keys, tick) - 1
+    return before >= 0 and tick <= reach.get(keys[before], keys[before] - 1)

@@ -1,11 +1,13 @@
 """sampling: which frames of a clip are looked at.
 
 EXACT   the middle frame of each of T equal intervals: the recipe
-FAST    of each interval a key frame where it has one, else its first frame: what costs least to decode
+FAST    of each interval a key frame where it has one, else a frame that costs little to get to
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +15,9 @@ from typing import Literal
 
 Sampling = Literal["exact", "fast"]
 SAMPLINGS: tuple[Sampling, ...] = ("exact", "fast")
+
+REACH = 0.75
+"""How far before the middle of an interval without a key frame its frame may lie, in lengths of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +67,57 @@ def intervals(low: int, high: int, frames: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def nearest_to_middle(ticks: Sequence[int], interval: tuple[int, int]) -> int | None:
-    """The one of the ticks in an interval that lies nearest to its middle; None: there is none."""
-    low, high = interval
-    inside = [tick for tick in ticks if low <= tick < high]
-    return min(inside, key=lambda tick: abs(2 * tick - low - high)) if inside else None
-
-
-def choose_cheap(presented: Sequence[int], keys: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int | None]:
-    """FAST: a frame of each interval.
+def cheap_reach(keys: Sequence[int], spans: Sequence[tuple[int, int]]) -> dict[int, int] | None:
+    """FAST: how far the groups of pictures are decoded.
 
     Args:
-        presented: ticks of frames, rising.
+        keys: ticks of key frames, rising.
+        spans: the intervals.
+
+    Returns:
+        Tick of a key frame -> the tick whose frame, or else the next one, is the last to decode of its group; None:
+        the first interval has no key frame in it or before it.
+    """
+    reach: dict[int, int] = {}
+    for low, high in spans:
+        key = _nearest(keys[bisect_left(keys, low) : bisect_left(keys, high)], low + high)
+        if key is not None:
+            reach.setdefault(key, key)
+            continue
+        before = bisect_right(keys, low) - 1
+        if before < 0:
+            return None
+        start = keys[before]
+        early = (low + high) // 2 - int(REACH * (high - low))
+        until = early if early > start else low
+        reach[start] = max(reach.get(start, start), until)
+    return reach
+
+
+def choose_cheap(presented: Sequence[int], keys: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int] | None:
+    """FAST: a frame for each interval.
+
+    Args:
+        presented: ticks of the frames within reach, rising.
         keys: those of them that are key frames.
         spans: the intervals.
 
     Returns:
-        The key frame nearest to the interval's middle, else its first frame, else None.
+        Of each interval the key frame nearest to its middle; without one, the frame nearest to its middle that is
+        within reach and after the one before. None: an interval has none.
     """
-    chosen: list[int | None] = []
+    chosen: list[int] = []
     for low, high in spans:
-        key = nearest_to_middle(keys, (low, high))
-        chosen.append(next((tick for tick in presented if low <= tick < high), None) if key is None else key)
+        key = _nearest([tick for tick in keys if low <= tick < high], low + high)
+        if key is None:
+            since = chosen[-1] if chosen else -math.inf
+            early = (low + high) // 2 - (high - low)
+            key = _nearest([tick for tick in presented if max(since + 1, early) <= tick < high], low + high)
+        if key is None:
+            return None
+        chosen.append(key)
     return chosen
+
+
+def _nearest(ticks: Sequence[int], twice_the_middle: int) -> int | None:
+    return min(ticks, key=lambda tick: abs(2 * tick - twice_the_middle)) if ticks else None
