@@ -55,7 +55,7 @@ def decode_clip(
         start_s: seconds after the file's first presented frame.
         end_s: the clip ends before this; None: the end of the file.
         frames: how many, from the middles of equal intervals.
-        size: edge of the square frames in pixels; None: as decoded.
+        size: edge of the square frames in pixels; None: as decoded, whatever shape the pixels have on a screen.
         resize: the model's rule, `viclip` or `clip`.
         sampling: `exact`, or `fast` for frames nearby that cost less.
 
