@@ -26,7 +26,7 @@ REASONS: dict[str, str] = {
     "too_large": "pictures, an index, a length or memory beyond the limits",
     "timeout": "more CPU or wall-clock time than the limits allow",
     "crashed": "the decoder died on it",
-    "changed": "the file is not the one that was scanned; scan again",
+    "changed": "the file is not the one that was scanned or opened; scan again",
     "id_collision": "two files or clips would have one id",
     "not_finite": "the model gave NaN or infinity",
 }

@@ -29,7 +29,7 @@ from raydist.clips.probe import probe
 from raydist.clips.resize import RULES, bilinear
 from raydist.clips.sampling import SAMPLINGS, Chosen
 from raydist.clips.sequential import read_all
-from raydist.clips.source import Source, file_fingerprint, open_source, shown
+from raydist.clips.source import Source, file_fingerprint, open_source, refuse_change, shown
 from raydist.clips.stretch import SequentialNeededError
 from raydist.errors import ClipError, SourceError
 from raydist.records import DecodedClip, Limits, Span
@@ -149,6 +149,7 @@ def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -
                 plan.convert.watch(video)
                 for result in _results(video, spans[done:], plan):
                     clip = _clip(spans[done], result, video.codec)
+                    refuse_change(source)
                     now = time.process_time()
                     done += 1
                     fetched, read = source.bytes_read - read, source.bytes_read

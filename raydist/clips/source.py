@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -100,7 +100,8 @@ def open_source(location: str) -> Iterator[Source]:
     """Open a source for reading.
 
     Raises:
-        SourceError: missing, not_a_file, unreadable or empty.
+        SourceError: missing, not_a_file, unreadable or empty; changed, at the end, if it is not what was opened any
+            more. Then that is also the reason for what went wrong with it meanwhile.
     """
     stat_source(location)  # before opening: open() on a device can have effects
     try:
@@ -110,7 +111,39 @@ def open_source(location: str) -> Iterator[Source]:
         raise _stat_error(location, error) from error
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         known = _regular(location, os.fstat(descriptor))
-        yield Source(location=location, bytes=known.bytes, modified_ns=known.modified_ns, file=file)
+        source = Source(location=location, bytes=known.bytes, modified_ns=known.modified_ns, file=file)
+        try:
+            yield source
+        except SourceError:
+            refuse_change(source)
+            raise
+        refuse_change(source)
+
+
+def refuse_change(source: Source) -> None:
+    """Refuse a file that was written to, cut or replaced since it was opened: frames of it may be of two files.
+
+    Raises:
+        SourceError: changed.
+    """
+    try:
+        held = os.fstat(source.file.fileno())
+    except (AttributeError, OSError):  # a server's: its reader asks for the same version each time
+        return
+    how = ""
+    if held.st_size != source.bytes:
+        how = f"went from {source.bytes:,} to {held.st_size:,} bytes"
+    elif held.st_mtime_ns != source.modified_ns:
+        how = "was written to"
+    else:
+        with suppress(OSError):  # removed: what is held is whole
+            if not os.path.samestat(held, os.stat(source.location)):
+                how = "was replaced"
+    if how:
+        raise SourceError(
+            "changed",
+            f"{shown(source.location)} {how} while it was read; run `raydist scan` again when nothing writes to it",
+        )
 
 
 def file_fingerprint(source: Source) -> str:
