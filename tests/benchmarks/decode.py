@@ -140,13 +140,15 @@ def _row(shot: Shot, file: Path, everyone: Sequence[Contender], rounds: int) -> 
 
 
 def _lane(contender: Contender, file: Path) -> _Lane:
-    """The cheapest way of a contender, each tried twice: the first time loads code and tables."""
+    """The cheapest way of a contender, each warmed and tried: the first time loads code and tables."""
     trials = []
     failed: Exception | None = None
     for way, read in contender.ways.items():
         try:
-            taken, _ = _timed(read, file)
-            trials.append((min(_timed(read, file)[1] for _ in range(2)), way, read, taken))
+            taken, cpu_ms = _timed(read, file)
+            if len(contender.ways) > 1:
+                _, cpu_ms = _timed(read, file)
+            trials.append((cpu_ms, way, read, taken))
         except contender.errors as error:
             failed = error
     if not trials:

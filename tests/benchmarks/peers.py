@@ -159,6 +159,7 @@ def _decord() -> Iterator[Contender]:
 
 
 def _opencv() -> Iterator[Contender]:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it says a line a frame where it cannot decode
     cv2 = import_module("cv2")
     cv2.setNumThreads(1)
 
