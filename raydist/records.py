@@ -101,6 +101,14 @@ class Limits:
     """Address space of the child beyond what it has when it starts; with that it stays below 1 GiB."""
     pixels: int = 8192 * 8192
     """Pixels of one picture."""
+    threads: int = 1
+    """Threads for pictures of `LARGE_PIXELS` and more; smaller ones are decoded side by side instead."""
+    hwaccel: str = ""
+    """FFmpeg's name of the hardware that decodes what it can, such as `cuda`; empty: none."""
+
+
+LARGE_PIXELS = 8_000_000
+"""4K: one such file can keep a core busy for long while the others have nothing left to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
@@ -126,6 +126,8 @@ class Child:
         frames: int,
         size_px: int | None,
         resize: str,
+        sampling: str = "exact",
+        hashes: bool = True,
         fingerprint: str = "",
     ) -> Iterator[DecodedClip]:
         """`clips.decode.decode_spans` in the process: exactly one clip a span, in order, whatever happens.
@@ -138,6 +140,8 @@ class Child:
             "frames": frames,
             "size_px": size_px,
             "resize": resize,
+            "sampling": sampling,
+            "hashes": hashes,
             "fingerprint": fingerprint,
         }
         done = deaths = 0
@@ -179,7 +183,7 @@ class Child:
             if shape is not None:
                 pixels = self._read_frames(shape)
                 self._write(b"\n")  # the frames are taken: their place may be used again
-            for name in ("frame_times_ms", "frame_hashes"):
+            for name in ("frame_times_ms", "offsets_ms", "frame_hashes"):
                 fields[name] = tuple(fields[name])
             return DecodedClip(span=span, frames=pixels, **fields)
 
@@ -255,8 +259,7 @@ class Child:
         self.close()
         replies, child_replies = os.pipe()
         self._replies, self._frames = replies, _anonymous_file()
-        limits = [self._limits.cpu_s, self._limits.memory_bytes, self._limits.pixels]
-        arguments = [child_replies, self._frames, os.getpid(), *limits]
+        arguments = [child_replies, self._frames, os.getpid(), json.dumps(asdict(self._limits))]
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "raydist.clips.child", *map(str, arguments)],

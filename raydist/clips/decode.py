@@ -73,7 +73,9 @@ def decode_clip(
     if start_ms < 0 or end_ms <= start_ms:
         raise ClipError(f"[{start_s}, {end_s}) of {shown(location)}: expected 0 <= start < end, in seconds")
     span = Span(start_ms=start_ms, end_ms=end_ms)
-    (clip,) = decode_spans(location, [span], frames=frames, size_px=size, resize=resize, sampling=sampling)
+    (clip,) = decode_spans(
+        location, [span], frames=frames, size_px=size, resize=resize, sampling=sampling, hashes=False
+    )
     if clip.frames is not None:
         return clip.frames
     if clip.reason == "no_frames" and not clip.detail:
@@ -90,6 +92,7 @@ def decode_spans(
     size_px: int | None = 224,
     resize: str = "viclip",
     sampling: str = "exact",
+    hashes: bool = True,
     fingerprint: str = "",
     limits: Limits | None = None,
     allow: Callable[[int], None] = lambda clips: None,
@@ -103,6 +106,7 @@ def decode_spans(
         size_px: edge of the frames; None: as decoded.
         resize: see `clips.resize`.
         sampling: see `clips.sampling`.
+        hashes: whether the frames' hashes are wanted.
         fingerprint: of the file that was scanned; empty: any.
         limits: what a picture may need.
         allow: told before work that serves this many clips at once, so that a watcher grants as many clips' time.
@@ -119,7 +123,8 @@ def decode_spans(
             f"frames={frames}, size={size_px}, resize={resize!r}, sampling={sampling!r}: expected at least 1, at least "
             f"1 or None, one of {', '.join(RULES)}, one of {', '.join(SAMPLINGS)}"
         )
-    plan = _Plan(frames, Converter(size_px, resize), FastReader if sampling == "fast" else ExactReader, allow)
+    reader = FastReader if sampling == "fast" else ExactReader
+    plan = _Plan(frames, Converter(size_px, resize, hashes=hashes), reader, allow)
     limits = limits or Limits()
     with open_source(location) as source:
         if fingerprint and file_fingerprint(source) != fingerprint:
@@ -214,7 +219,7 @@ def _assemble(span: Span, chosen: Chosen, pictures: dict[int, Picture], codec: s
         offsets_ms=tuple(abs(time - exact) for time, exact in zip(times_ms, chosen.exact_ms, strict=True)),
         filled_frames=len(sources) - len(own),
         corrupt_frames=sum(picture.corrupt for picture in shown_pictures),
-        frame_hashes=tuple(picture.hash for picture in shown_pictures),
+        frame_hashes=tuple(picture.hash for picture in shown_pictures if picture.hash is not None),
     )
 
 

@@ -7,9 +7,11 @@ Promises  declared sizes are checked before anything is decoded; every error is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
@@ -18,7 +20,7 @@ from av.video.stream import VideoStream
 
 from raydist.clips.source import PLAIN_FORMATS, Source, refuse_size, shown
 from raydist.errors import SourceError
-from raydist.records import Limits
+from raydist.records import LARGE_PIXELS, Limits
 
 av.logging.set_level(None)  # PyAV's log callback can deadlock
 
@@ -43,7 +45,7 @@ def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opene
     """
     container = _open(source, limits, quick=quick)
     try:
-        if quick and not _says_enough(container):
+        if quick and not _says_enough(container, limits):
             container.close()
             container = _open(source, limits, quick=False)
         stream = _video_stream(container, shown(source.location))
@@ -53,8 +55,7 @@ def open_stream(source: Source, limits: Limits, *, quick: bool = False) -> Opene
     except SourceError:
         container.close()
         raise
-    if not decoder.is_open:
-        _without_threads(decoder)
+    _set_threads(decoder, limits)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -70,6 +71,7 @@ def _open(source: Source, limits: Limits, *, quick: bool) -> InputContainer:
             "r",
             container_options={"format_whitelist": PLAIN_FORMATS} | (_QUICK if quick else {}),
             metadata_errors="replace",
+            hwaccel=HWAccel(limits.hwaccel, allow_software_fallback=True) if limits.hwaccel else None,
         )
     except MemoryError as error:
         if source.bytes * _INDEX_SHARE < limits.memory_bytes:
@@ -78,6 +80,8 @@ def _open(source: Source, limits: Limits, *, quick: bool) -> InputContainer:
             raise SourceError("not_a_video", f"{name} is in no order that can be read: {why}") from error
         raise SourceError("too_large", f"{name}: its index does not fit into memory") from error
     except FFmpegError as error:
+        if limits.hwaccel:  # there may be no such device: without it the file tells whether it is at fault
+            return _open(source, replace(limits, hwaccel=""), quick=quick)
         raise SourceError(
             "not_a_video", f"{name} is in no video format that raydist knows ({error.strerror})"
         ) from error
@@ -96,7 +100,7 @@ def _refuse_index(source: Source, stream: VideoStream, limits: Limits) -> None:
         )
 
 
-def _says_enough(container: InputContainer) -> bool:
+def _says_enough(container: InputContainer, limits: Limits) -> bool:
     """Whether a decoder that starts on what the container says gives what one with a look at the pictures gives.
 
     The question is how many pictures it holds back: of H.264 only a stream that says so itself can do without a look.
@@ -110,7 +114,7 @@ def _says_enough(container: InputContainer) -> bool:
     codec = decoder.codec.canonical_name
     if codec != "h264":
         return codec in _QUICK_CODECS
-    _without_threads(decoder)
+    _set_threads(decoder, limits)
     try:
         decoder.open(strict=False)
     except FFmpegError:
@@ -118,9 +122,13 @@ def _says_enough(container: InputContainer) -> bool:
     return bool(decoder.extradata) and decoder.reorder_depth > 0
 
 
-def _without_threads(decoder: VideoCodecContext) -> None:
-    decoder.thread_count = 1
-    decoder.thread_type = "NONE"
+def _set_threads(decoder: VideoCodecContext, limits: Limits) -> None:
+    """None but for large pictures: threads lose frames of damaged files, and clips are decoded side by side anyway."""
+    if decoder.is_open:
+        return
+    is_large = limits.threads > 1 and decoder.width * decoder.height >= LARGE_PIXELS
+    decoder.thread_count = limits.threads if is_large else 1
+    decoder.thread_type = "FRAME" if is_large else "NONE"
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:

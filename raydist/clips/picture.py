@@ -38,7 +38,8 @@ class Picture:
 
     pixels: NDArray[np.uint8]
     """[H, W, 3] RGB, upright, at the size asked for."""
-    hash: int
+    hash: int | None
+    """None: not wanted."""
     corrupt: bool
 
 
@@ -48,10 +49,11 @@ class Converter:
     `watch` a file before its frames: PyAV's frames do not know the shape of their pixels.
     """
 
-    def __init__(self, size_px: int | None, resize: str) -> None:
+    def __init__(self, size_px: int | None, resize: str, *, hashes: bool = True) -> None:
         self._video: Video | None = None
         self._size_px = size_px
         self._resize = resize
+        self._hashes = hashes
         self._scaler = VideoReformatter()
 
     def watch(self, video: Video) -> None:
@@ -75,7 +77,7 @@ class Converter:
         pixels_HWC = resize_planes(planes, self._size_px, self._resize, 1 / aspect if turns % 2 else aspect)
         if is_hdr(frame.color_trc):
             pixels_HWC = to_sdr(pixels_HWC, frame.color_trc)
-        return Picture(pixels_HWC, planes_hash(planes), bool(frame.is_corrupt))
+        return Picture(pixels_HWC, planes_hash(planes) if self._hashes else None, bool(frame.is_corrupt))
 
     def _planes(self, frame: VideoFrame) -> Planes:
         # Planes take swscale less than half the time of interleaved RGB. The values are the same, but for odd heights

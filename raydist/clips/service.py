@@ -76,6 +76,8 @@ class _Service:
                 frames=request["frames"],
                 size_px=request["size_px"],
                 resize=request["resize"],
+                sampling=request["sampling"],
+                hashes=request["hashes"],
                 fingerprint=request["fingerprint"],
                 limits=self.limits,
                 allow=self.allow_together,
@@ -98,6 +100,7 @@ class _Service:
             name: getattr(clip, name)
             for name in (
                 "frame_times_ms",
+                "offsets_ms",
                 "filled_frames",
                 "corrupt_frames",
                 "frame_hashes",
@@ -121,13 +124,14 @@ class _Service:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until stdin ends. Arguments: replies, frames, parent's pid, cpu_s, memory_bytes, pixels."""
+    """Serve until stdin ends. Arguments: replies, frames, parent's pid, limits as JSON."""
     replies, frames, parent = map(int, arguments[:3])
-    limits = Limits(cpu_s=float(arguments[3]), memory_bytes=int(arguments[4]), pixels=int(arguments[5]))
+    limits = Limits(**json.loads(arguments[3]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it closes stdin
     _die_with_parent(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory(limits.memory_bytes)
+    if not limits.hwaccel:  # a GPU's driver reserves more address space than any limit would be
+        _limit_memory(limits.memory_bytes)
     service = _Service(replies, frames, limits)
 
     def report(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
