@@ -102,6 +102,8 @@ class Video:
                 return
             except MemoryError:
                 raise
+            except IndexError:  # PyAV's, at the end of a file in which streams appeared on the way
+                return
             except FFmpegError:
                 errors += 1
                 if errors > 100:  # a demuxer that fails without moving on

@@ -67,6 +67,8 @@ class ExactReader:
             raise SequentialNeededError("times repeat", count_frames=True)
         if not ticks and low == self._clock.first:
             raise SequentialNeededError("the first frame is not where it was")
+        if max(stretch.times) < low:  # times that start anew mislead a search
+            raise SequentialNeededError("the file ends before the span begins")
         return stretch, ticks
 
     def pictures(self, stretch: Stretch, keys: list[int]) -> dict[int, Picture]:

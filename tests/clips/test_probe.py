@@ -7,11 +7,14 @@ from pathlib import Path
 
 import av
 import pytest
+from av.video.frame import VideoFrame
 from videos import X264, encode
 
 from raydist.clips import probe as module
+from raydist.clips.decode import decode_spans
 from raydist.clips.probe import probe
 from raydist.errors import SourceError
+from raydist.records import Span
 
 
 def test_length_and_frames_come_from_the_packets(tmp_path: Path) -> None:
@@ -136,3 +139,19 @@ def test_a_gap_of_less_than_an_hour_is_part_of_the_file(tmp_path: Path) -> None:
     path = with_times(plain, tmp_path / "gap.mkv", [0, 40, 80, 120, 3_000_000])
     found = probe(str(path))
     assert (found.duration_ms, found.frames) == (3_000_040, 5)
+
+
+def test_streams_that_appear_on_the_way_end_nothing_early(tmp_path: Path) -> None:
+    first = encode(tmp_path / "a.ts", count=500)
+    with av.open(str(tmp_path / "b.ts"), "w") as container:
+        streams = [container.add_stream("mpeg2video", rate=25) for _ in range(40)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for stream in streams:
+            container.mux(stream.encode(VideoFrame(32, 32, "yuv420p")))
+            container.mux(stream.encode(None))
+    both = tmp_path / "both.ts"
+    both.write_bytes(first.read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert probe(str(both)).frames >= 499
+    (clip,) = decode_spans(str(both), [Span(start_ms=19_000, end_ms=20_000)])
+    assert clip.frames is not None, clip
