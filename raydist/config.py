@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from raydist.errors import ConfigError, UsageError
-from raydist.records import Limits
+from raydist.records import Limits, Remote
 
 DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
@@ -54,9 +54,26 @@ class Decode(Section):
     memory_mb: int = Field(default=896, ge=256, description="memory of a decoding process, beyond its first 100 MB")
     megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
 
-    def limits(self) -> Limits:
-        """As the decoding child takes them."""
-        return Limits(cpu_s=self.cpu_s, memory_bytes=self.memory_mb << 20, pixels=int(self.megapixels * 1e6))
+
+class Source(Section):
+    """[source] how files on servers are read. Credentials are no settings: they come from the usual places."""
+
+    endpoint: str = Field(
+        default="", description="URL of an S3-compatible server; empty: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, Amazon"
+    )
+    region: str = Field(default="", description="of the S3 buckets; empty: AWS_REGION, else as the bucket says")
+    anonymous: bool = Field(default=False, description="read public buckets without credentials")
+    connect_s: float = Field(default=10.0, gt=0, le=600, description="seconds for a connection")
+    read_s: float = Field(default=30.0, gt=0, le=3600, description="seconds without a byte after which a try ends")
+    tries: int = Field(default=6, ge=1, le=100, description="tries a request, with growing pauses between them")
+    whole_mb: int = Field(
+        default=1024, ge=0, description="largest file that is downloaded whole from a server that reads no ranges"
+    )
+
+    def remote(self) -> Remote:
+        """As the part that opens sources takes it."""
+        kept = self.model_dump(exclude={"whole_mb"})
+        return Remote(**kept, whole_bytes=self.whole_mb << 20)
 
 
 class Embed(Section):
@@ -98,9 +115,20 @@ class Config(Section):
     roots: dict[str, str] = Field(default_factory=dict, description="root name -> its folder on this machine")
     scan: Scan = Scan()
     decode: Decode = Decode()
+    source: Source = Source()
     embed: Embed = Embed()
     search: Search = Search()
     ray: Ray = Ray()
+
+    def limits(self) -> Limits:
+        """What one clip may cost, as the decoding child takes it."""
+        decode = self.decode
+        return Limits(
+            cpu_s=decode.cpu_s,
+            memory_bytes=decode.memory_mb << 20,
+            pixels=int(decode.megapixels * 1e6),
+            remote=self.source.remote(),
+        )
 
     def require_archive(self) -> str:
         """The archive's location.

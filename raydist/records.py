@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # the settings import this module, and `raydist --help` shoul
 REASONS: dict[str, str] = {
     "missing": "the file does not exist",
     "not_a_file": "a directory, FIFO, socket, device or broken link",
-    "unreadable": "no permission, or the disk or store gave an error",
+    "unreadable": "no permission, or the disk or server gave an error",
+    "forbidden": "the server wants other credentials",
     "empty": "the file has no bytes",
     "not_a_video": "no known container",
     "picture": "a still picture; a scan skips it",
@@ -92,6 +93,21 @@ class DecodedClip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """How files on servers are read. Credentials are not in it: they come from the usual places."""
+
+    endpoint: str = ""
+    """URL of an S3-compatible server; empty: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else Amazon's."""
+    region: str = ""
+    anonymous: bool = False
+    connect_s: float = 10.0
+    read_s: float = 30.0
+    tries: int = 6
+    whole_bytes: int = 1 << 30
+    """A file of a server that knows no ranges is downloaded up to this size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one request to a decoding child may use."""
 
@@ -105,6 +121,8 @@ class Limits:
     """Threads for pictures of `LARGE_PIXELS` and more; smaller ones are decoded side by side instead."""
     hwaccel: str = ""
     """FFmpeg's name of the hardware that decodes what it can, such as `cuda`; empty: none."""
+    remote: Remote = field(default_factory=Remote)
+    """How the file is read where it is on a server."""
 
 
 LARGE_PIXELS = 8_000_000

@@ -143,6 +143,26 @@ class Video:
             return False
         return True
 
+    def expect(self, low: int, high: int) -> None:
+        """Prepare for reading all packets of [low, high): a file on a server then comes in few requests."""
+        entries = self.stream.index_entries
+        if not self.source.is_remote or not len(entries):
+            return
+        first = max(0, entries.search_timestamp(low))
+        last = entries.search_timestamp(high, backward=False, any_frame=True)
+        self._expect(first, last + REORDER if last >= 0 else len(entries) - 1)
+
+    def expect_head(self) -> None:
+        """The same for the first packets."""
+        if self.source.is_remote and len(self.stream.index_entries):
+            self._expect(0, REORDER)
+
+    def _expect(self, first: int, last: int) -> None:
+        entries = self.stream.index_entries
+        start, end = entries[first], entries[min(last, len(entries) - 1)]
+        if start.size and end.size and start.pos < end.pos:  # an index of key frames alone has no sizes
+            self.source.expect(start.pos, end.pos + end.size)
+
     def rewind(self) -> None:
         """Start over, with a new decoder: seeking to the start fails on raw streams and lands elsewhere on others."""
         self.container.close()
@@ -183,6 +203,7 @@ def read_head(video: Video) -> Head:
     first: VideoPacket | None = None
     times: list[int] = []
     usable = True
+    video.expect_head()
     for packet in video.packets():
         first = first or packet
         if video.presented(packet):

@@ -51,7 +51,7 @@ def decode_clip(
     """Frames of one clip of a file.
 
     Args:
-        path: a video file.
+        path: a video file: a path, `s3://`, `gs://` or `http(s)://`.
         start_s: seconds after the file's first presented frame.
         end_s: the clip ends before this; None: the end of the file.
         frames: how many, from the middles of equal intervals.
@@ -96,11 +96,12 @@ def decode_spans(
     fingerprint: str = "",
     limits: Limits | None = None,
     allow: Callable[[int], None] = lambda clips: None,
+    waits: Callable[[float], None] = lambda seconds: None,
 ) -> Iterator[DecodedClip]:
     """Frames of several spans of one file.
 
     Args:
-        location: the file.
+        location: the file: a path or an address.
         spans: in the order in which results are wanted; rising starts are cheapest.
         frames: T of each clip.
         size_px: edge of the frames; None: as decoded.
@@ -110,6 +111,7 @@ def decode_spans(
         fingerprint: of the file that was scanned; empty: any.
         limits: what a picture may need.
         allow: told before work that serves this many clips at once, so that a watcher grants as many clips' time.
+        waits: told how many seconds a server may take to answer, so that a watcher does not take it for a hang.
 
     Yields:
         One clip a span, in order.
@@ -126,7 +128,7 @@ def decode_spans(
     reader = FastReader if sampling == "fast" else ExactReader
     plan = _Plan(frames, Converter(size_px, resize, hashes=hashes), reader, allow)
     limits = limits or Limits()
-    with open_source(location) as source:
+    with open_source(location, limits.remote, waits) as source:
         if fingerprint and file_fingerprint(source) != fingerprint:
             raise SourceError(
                 "changed", f"{shown(location)} is not the file that was scanned; run `raydist scan` again"
@@ -157,7 +159,7 @@ def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -
                     refuse_change(source)
                     now = time.process_time()
                     done += 1
-                    fetched, read = source.bytes_read - read, source.bytes_read
+                    fetched, read = source.meter.bytes_read - read, source.meter.bytes_read
                     yield replace(clip, cpu_s=now - started, bytes_read=fetched)
                     started = time.process_time()
         except MemoryError:

@@ -7,6 +7,7 @@ only the head and the tail are read. A few frames whose times lie far behind all
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -28,6 +29,8 @@ from raydist.records import Limits, Probe
 
 WHOLE_BYTES = 64 << 20
 """Files up to this size are read whole."""
+WHOLE_REMOTE_BYTES = 1 << 20
+"""The same for files on a server."""
 LONGEST_MS = 10 * 24 * 3600 * 1000
 """Longer files fail: their spans would be more than a scan can hold."""
 _LONGEST_GAP_S = 3600
@@ -51,14 +54,14 @@ class _Table:
         self.durations.append(packet.duration or 0)
 
 
-def probe(location: str, limits: Limits | None = None) -> Probe:
+def probe(location: str, limits: Limits | None = None, waits: Callable[[float], None] = lambda seconds: None) -> Probe:
     """Look at a file.
 
     Raises:
         SourceError: with the reason why it is no video that can be decoded; `too_large` beyond `LONGEST_MS`.
     """
     limits = limits or Limits()
-    with open_source(location) as source:
+    with open_source(location, limits.remote, waits) as source:
         fingerprint = file_fingerprint(source)
         try:
             with open_video(source, limits) as video:
@@ -103,7 +106,8 @@ def _probe(video: Video, fingerprint: str) -> Probe:
 
 def _measure(video: Video, head: Head) -> tuple[int, int]:
     """Length in ms, and presented frames (-1: not counted)."""
-    if head.clock is not None and video.source.bytes > WHOLE_BYTES:
+    whole = WHOLE_REMOTE_BYTES if video.source.is_remote else WHOLE_BYTES
+    if head.clock is not None and video.source.bytes > whole:
         length = _tail_ms(video, head.clock)
         if length is not None:
             return length, -1

@@ -25,7 +25,7 @@ import numpy as np
 from raydist.clips.decode import decode_spans
 from raydist.clips.probe import probe
 from raydist.errors import SourceError
-from raydist.records import DecodedClip, Limits, Span
+from raydist.records import DecodedClip, Limits, Remote, Span
 
 _PR_SET_PDEATHSIG = 1
 
@@ -51,10 +51,14 @@ class _Service:
         self.allow(clips)
         self.reply(allow=clips)
 
+    def waits(self, seconds: float) -> None:
+        """Asking a server may take so long from now on."""
+        self.reply(waits=seconds)
+
     def probe(self, request: dict[str, Any]) -> None:
         self.allow(1)
         try:
-            found = probe(request["location"], self.limits)
+            found = probe(request["location"], self.limits, self.waits)
         except SourceError as error:
             self.reply(reason=error.reason, detail=error.detail)
         else:
@@ -81,6 +85,7 @@ class _Service:
                 fingerprint=request["fingerprint"],
                 limits=self.limits,
                 allow=self.allow_together,
+                waits=self.waits,
             ):
                 done += 1
                 yield clip
@@ -126,7 +131,8 @@ class _Service:
 def main(arguments: list[str]) -> None:
     """Serve until stdin ends. Arguments: replies, frames, parent's pid, limits as JSON."""
     replies, frames, parent = map(int, arguments[:3])
-    limits = Limits(**json.loads(arguments[3]))
+    given = json.loads(arguments[3])
+    limits = Limits(**{**given, "remote": Remote(**given["remote"])})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it closes stdin
     _die_with_parent(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,6 @@
 """source: the one place that opens a source.
 
-Reads     a local path (`str`; bytes that are not UTF-8 as surrogate escapes). Object stores will be
-          added here and nowhere else.
+Reads     a local path (`str`; bytes that are not UTF-8 as surrogate escapes), or an address: `s3://`, `gs://`, `http(s)://`
 Gives     a seekable binary file object, its size and time, a fingerprint, and what the content refuses to be
 Promises  only regular files are opened, nothing blocks on a FIFO, and no name is taken for a protocol: decoders get
           the file object, never the name.
@@ -13,12 +12,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from raydist import address
+from raydist.clips.remote import Meter, open_remote
 from raydist.errors import SourceError
+from raydist.records import Remote
 
 FINGERPRINT_BYTES = 64 << 10
 """How much of the head and of the tail of a file enters its fingerprint."""
@@ -75,11 +77,14 @@ class Source:
     modified_ns: int
     file: BinaryIO
     """Seekable; closed when the `with` block ends."""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes that a server sent so far; 0 for a file on a disk, which does not count them."""
-        return getattr(self.file, "bytes_read", 0)
+    is_remote: bool = False
+    meter: Meter = field(default_factory=Meter)
+    """What was asked of a server so far; a file on a disk does not count."""
+    expect: Callable[[int, int], None] = lambda start, end: None
+    """Say that reading will go from one place to another and no further."""
+    check: Callable[[], None] = lambda: None
+    """Raises a SourceError where what was read from a server is not to be trusted: a failure that a decoder may have
+    passed over, or the object was replaced meanwhile. To be called before a result is given."""
 
 
 def stat_source(location: str) -> SourceStat:
@@ -96,13 +101,35 @@ def stat_source(location: str) -> SourceStat:
 
 
 @contextmanager
-def open_source(location: str) -> Iterator[Source]:
+def open_source(
+    location: str, remote: Remote | None = None, waits: Callable[[float], None] = lambda seconds: None
+) -> Iterator[Source]:
     """Open a source for reading.
 
+    Args:
+        location: a path or an address.
+        remote: how a server is asked.
+        waits: told how many seconds asking a server may take, before it begins.
+
     Raises:
-        SourceError: missing, not_a_file, unreadable or empty; changed, at the end, if it is not what was opened any
-            more. Then that is also the reason for what went wrong with it meanwhile.
+        SourceError: missing, not_a_file, unreadable or empty; of a server also forbidden and too_large; changed, at
+            the end, if it is not what was opened any more. Then that is also the reason for what went wrong with it
+            meanwhile.
     """
+    if address.is_address(location):
+        with open_remote(location, remote or Remote(), waits) as found:
+            yield Source(
+                location=location,
+                bytes=found.bytes,
+                modified_ns=found.modified_ns,
+                file=found.file,
+                is_remote=True,
+                meter=found.meter,
+                expect=found.expect,
+                check=found.check,
+            )
+            found.check()
+        return
     stat_source(location)  # before opening: open() on a device can have effects
     try:
         # O_NONBLOCK: a FIFO put in the file's place since the look above must not block.
@@ -124,12 +151,12 @@ def refuse_change(source: Source) -> None:
     """Refuse a file that was written to, cut or replaced since it was opened: frames of it may be of two files.
 
     Raises:
-        SourceError: changed.
+        SourceError: changed; of a server also why reading failed, where a decoder passed over it.
     """
-    try:
-        held = os.fstat(source.file.fileno())
-    except (AttributeError, OSError):  # a server's: its reader asks for the same version each time
+    if source.is_remote:
+        source.check()
         return
+    held = os.fstat(source.file.fileno())
     how = ""
     if held.st_size != source.bytes:
         how = f"went from {source.bytes:,} to {held.st_size:,} bytes"
@@ -211,7 +238,9 @@ def refuse_size(source: Source, width: int, height: int, pixels: int) -> None:
 
 
 def shown(location: str) -> str:
-    """A location for a message: printable, whatever bytes the name has."""
+    """A location for a message: printable, whatever bytes the name has, and without secrets."""
+    if address.is_address(location):
+        location = address.public(location)
     text = os.fsencode(location).decode("utf-8", "backslashreplace")
     return "'" + "".join(char if char.isprintable() else repr(char)[1:-1] for char in text) + "'"
 

@@ -82,6 +82,7 @@ class StretchReader:
                 target = min(self.clock.first, self._head.packet.dts or self.clock.first)
             if not self.video.seek(target):
                 raise SequentialNeededError("the container cannot seek")
+            self.video.expect(target, high)
             stretch = self._collect(target, low, high)
             if stretch is not None:
                 return stretch

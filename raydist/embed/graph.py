@@ -134,7 +134,7 @@ def _graph(
         .map_batches(
             # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
             Decoder,
-            fn_constructor_args=(places, geometry, config.decode.limits()),
+            fn_constructor_args=(places, geometry, config.limits()),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=plan.workers),

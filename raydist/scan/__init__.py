@@ -266,7 +266,7 @@ def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int,
 
 
 def _probed_here(config: Config, manifest: runtime.Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
-    prober = Prober(places, config.decode.limits())
+    prober = Prober(places, config.limits())
     try:
         yield from (prober(unit) for unit in manifest.units())
     finally:
@@ -282,7 +282,7 @@ def _probed_on_ray(config: Config, manifest: runtime.Manifest, places: Mapping[s
         probed = manifest.dataset().map_batches(
             # 1:1, CPU. An actor with one child process: a file that kills its reader costs one file.
             Prober,
-            fn_constructor_args=(dict(places), config.decode.limits()),
+            fn_constructor_args=(dict(places), config.limits()),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=plan.workers),
