@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -132,6 +135,31 @@ def test_what_the_model_gives_as_nan_becomes_a_reason(decoded: pa.Table, model: 
     out = Embedder(str(broken(model, tmp_path / "nan")), "cpu", GEOMETRY, 1)(decoded).to_pylist()
     assert all(row["vector"] is None and row["reason"] for row in out)
     assert sum(row["reason"] == "not_finite" for row in out) == 9
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_killed_actor_leaves_no_decoding_process(tmp_path: Path, busy: bool) -> None:
+    import ray
+
+    encode(tmp_path / "a.mp4", count=6000, rate=10, size=(640, 360), options={"g": "6000", "preset": "ultrafast"})
+    actor = ray.remote(max_restarts=0)(Decoder).remote({"v": str(tmp_path)}, GEOMETRY, Limits())
+    work = lambda decoder, table: sum(rows.num_rows for rows in decoder(table))  # noqa: E731
+    assert ray.get(actor.__ray_call__.remote(work, unit(("a.mp4", 2)))) == 2
+    worker, child = ray.get(actor.__ray_call__.remote(lambda decoder: (os.getpid(), decoder._child.pid)))
+    assert psutil.Process(child).ppid() == worker
+    used = psutil.Process(child).cpu_times().user
+    pending = actor.__ray_call__.remote(work, unit(("a.mp4", 600))) if busy else None
+    while busy and psutil.Process(child).cpu_times().user < used + 0.1:
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {child} outlived its actor"
+        time.sleep(0.05)
+    if pending is not None:
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(pending)
 
 
 @pytest.mark.usefixtures("cluster")
