@@ -126,4 +126,6 @@ def full_decode(path: Path | str) -> list[VideoFrame]:
                 frames += stream.codec_context.decode(packet if packet.size else None)
             except FFmpegError:
                 continue
+        for frame in frames:
+            frame.time_base = stream.time_base  # some decoders leave it out
     return frames
