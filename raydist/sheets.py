@@ -20,6 +20,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from raydist import address
+
 # Shape legend: T frames, H height, W width, C = 3 colours
 
 THUMB_WIDTH_PX, THUMB_HEIGHT_PX = 160, 120
@@ -124,10 +126,17 @@ def _card(rank: int, hit: Hit) -> _Card:
         still=100 * (count // 2) / max(1, count - 1),
         stills=[100 * round(k * (count - 1) / (_STILLS - 1)) / max(1, count - 1) for k in range(_STILLS)],
         film=film,
-        link=Path(hit.path).as_uri() + span if hit.path and Path(hit.path).is_absolute() else "",
+        link=_link(hit.path) + span if _link(hit.path) else "",
         start=time_code(hit.start_s),
         end=time_code(hit.end_s),
     )
+
+
+def _link(path: str) -> str:
+    """What a browser opens; empty for what it cannot."""
+    if address.is_address(path):
+        return path if address.scheme_of(path) in address.WEB else ""
+    return Path(path).as_uri() if Path(path).is_absolute() else ""
 
 
 @cache

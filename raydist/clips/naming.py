@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
+from raydist import address
 from raydist.errors import ClipError
 from raydist.records import Span
 
@@ -40,7 +41,9 @@ def decode_path(path: str) -> bytes:
 
 
 def locate(root: str, path: str) -> str:
-    """The file at an encoded path below a root's folder; bytes that are not UTF-8 are surrogates, as `os` has them."""
+    """The file at an encoded path below a root's folder or address; bytes that are not UTF-8 are surrogates."""
+    if address.is_address(root):
+        return address.join(root, decode_path(path))
     return os.path.join(root, os.fsdecode(decode_path(path)))
 
 

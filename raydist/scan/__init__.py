@@ -1,6 +1,7 @@
 """scan: files -> videos and clips.
 
-Reads   folders, files and globs; the archive's `roots` and `videos` to leave unchanged files unopened
+Reads   folders, files, globs and addresses (`s3://`, `gs://`, `http(s)://`); the archive's `roots` and
+        `videos` to leave unchanged files unopened
 Writes  `roots`, `videos`, `clips`, `failures`; takes out rows that derive from changed or vanished files
 Again   incremental, and safe after any crash: what was not committed is looked at again, halves are repaired
 """
@@ -10,22 +11,22 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from raydist import runtime
+from raydist import address, runtime
 from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
 from raydist.config import Config, Scan
 from raydist.errors import UsageError
 from raydist.progress import Bar, bar
-from raydist.records import Report
+from raydist.records import Remote, Report
 from raydist.report import new_run, run_folder, save
+from raydist.scan import far, resplit
 from raydist.scan import metadata as user_columns
-from raydist.scan import resplit
 from raydist.scan.known import KnownFiles
 from raydist.scan.lost import lost_copies
 from raydist.scan.probe import Prober, units
@@ -69,14 +70,15 @@ def run(config: Config, request: Request) -> Report:
     location = config.require_archive()
     if not (request.inputs or request.moved or request.metadata or request.resplit):
         raise UsageError("nothing to scan: expected folders, files or globs of videos, such as `raydist scan ~/Videos`")
-    check(request.inputs)  # what was typed is wrong before an archive is made
+    remote = config.source.remote()
+    check(request.inputs, remote)  # what was typed is wrong before an archive is made
     columns = user_columns.read_columns(request.metadata) if request.metadata else None
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
         runtime.Manifest.sweep(run_folder(location, ""), held.others)
-        notes = list(roots.move(location, *request.moved)) if request.moved else []
-        selections = select(request.inputs, roots.places(location, config.roots), request.as_name)
+        notes = _moved(location, request.moved, remote) if request.moved else []
+        selections = select(request.inputs, roots.places(location, config.roots), request.as_name, remote)
         _refuse_archive(selections, location)
         roots.remember(location, {selection.root.name: selection.root.location for selection in selections})
         counts, failures, more = _scan(config, request, selections, name) if selections else ({}, {}, [])
@@ -98,6 +100,12 @@ def run(config: Config, request: Request) -> Report:
     )
     save(report, location)
     return report
+
+
+def _moved(location: str, moved: tuple[str, str], remote: Remote) -> list[str]:
+    if address.is_address(moved[1]):
+        far.require_folder(moved[1], remote)
+    return list(roots.move(location, *moved))
 
 
 def archive_settings(section: Scan) -> dict[str, Any]:
@@ -140,7 +148,8 @@ def _scan(
     manifest = runtime.Manifest(run_folder(location, run_name) / "manifest")
     try:
         with bar("looking for files") as progress:
-            manifest.write(units(_to_open(selections, walked, known, seen, os.path.realpath(location), progress)))
+            found = _found(selections, walked, os.path.realpath(location), config.source.remote())
+            manifest.write(units(_to_open(found, known, seen, progress)))
         _refuse_emptied(selections, known, seen)
         if manifest.rows:
             _probe(config, manifest, waves, seen.opened, roots.places(location, config.roots))
@@ -183,11 +192,17 @@ class _Seen:
         """Number of the selection -> files."""
 
 
+def _found(selections: list[Selection], walked: Walked, avoid: str, remote: Remote) -> Iterator[tuple[int, Candidate]]:
+    """The files of all selections, each with the number of its selection."""
+    for number, selection in enumerate(selections):
+        for file in walk(selection, walked, avoid, remote):
+            yield number, file
+
+
 def _to_open(
-    selections: list[Selection], walked: Walked, known: KnownFiles, seen: _Seen, avoid: str, progress: Bar
+    found: Iterable[tuple[int, Candidate]], known: KnownFiles, seen: _Seen, progress: Bar
 ) -> Iterator[Candidate]:
     """Files that the archive does not hold unchanged."""
-    found = ((number, file) for number, selection in enumerate(selections) for file in walk(selection, walked, avoid))
     for number, candidate in found:
         progress.advance()
         seen.found[number] += 1
@@ -234,7 +249,9 @@ def _refuse_emptied(selections: list[Selection], known: KnownFiles, seen: _Seen)
 
 
 def _place(selection: Selection) -> str:
-    """The folder of a selection on this machine."""
+    """The folder of a selection on this machine, or its address."""
+    if address.is_address(selection.root.location):
+        return address.join(selection.root.location, selection.below)
     return os.path.join(selection.root.location, os.fsdecode(selection.below)).rstrip("/") or "/"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
+from raydist import address
 from raydist.clips import naming
 from raydist.errors import UsageError
 from raydist.store import commit, read, schema
@@ -100,6 +102,11 @@ def add(location: str, columns: Columns, places: Mapping[str, str]) -> list[str]
 def _named(path: str, places: Mapping[str, str]) -> Iterator[set[str]]:
     """Video ids that a path may mean, reading by reading, the most exact first."""
     yield {unicodedata.normalize("NFC", path)}
+    if address.is_address(path):
+        for root, folder in places.items():
+            with suppress(ValueError):
+                yield {naming.video_id(root, naming.encode_path(address.below(address.plain(path), folder)))}
+        return
     if os.path.isabs(path):
         for place in dict.fromkeys((os.path.normpath(path), os.path.realpath(path))):
             for root, folder in places.items():

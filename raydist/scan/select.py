@@ -1,4 +1,4 @@
-"""What a scan is asked to look at: folders, files and globs, as selections below named roots."""
+"""What a scan is asked to look at: folders, files, globs and addresses, as selections below named roots."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from raydist import address
 from raydist.clips import naming
 from raydist.errors import UsageError
+from raydist.records import Remote
+from raydist.scan import far
+
+_REMOTE = Remote()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """A place that was scanned: a short name, and its folder on this machine."""
+    """A place that was scanned: a short name, and its folder on this machine or its address."""
 
     name: str
     location: str
@@ -44,35 +49,39 @@ class _Typed:
         return self.path == self.home
 
 
-def check(inputs: Iterable[str]) -> None:
+def check(inputs: Iterable[str], remote: Remote = _REMOTE) -> None:
     """
     Raises:
         UsageError: if nothing is there; an archive should not be made for a slip of the pen.
+        SourceError: if a server forbids to look, or cannot be reached.
     """
-    for _ in _typed(inputs):
+    for _ in _typed(inputs, remote):
         pass
 
 
-def select(inputs: Iterable[str], known: Mapping[str, str], as_name: str | None = None) -> list[Selection]:
+def select(
+    inputs: Iterable[str], known: Mapping[str, str], as_name: str | None = None, remote: Remote = _REMOTE
+) -> list[Selection]:
     """Turn what was typed into selections below roots.
 
     Args:
-        inputs: folders, files or globs.
-        known: root name -> folder on this machine.
+        inputs: folders, files, globs or addresses.
+        known: root name -> folder on this machine, or address.
         as_name: name for a new root.
+        remote: how servers are asked.
 
     Raises:
+        SourceError: a server forbids to look, or cannot be reached.
         UsageError: nothing there, a parent of a known root, or a name that is taken.
     """
-    roots = {name: os.path.realpath(place) for name, place in known.items()}
+    roots = {name: place if address.is_address(place) else os.path.realpath(place) for name, place in known.items()}
     folders: dict[tuple[str, bytes], Selection] = {}
     files: dict[str, list[bytes]] = {}
     # Short paths first: a folder becomes a root before those inside it ask for theirs, however they were typed.
-    for typed in sorted(_typed(inputs), key=lambda typed: (len(typed.home), not typed.is_folder)):
+    for typed in sorted(_typed(inputs, remote), key=lambda typed: (len(typed.home), not typed.is_folder)):
         name = _root_for(typed.home, roots, as_name)
-        below = os.fsencode(os.path.relpath(typed.path, roots[name]))
+        below = _below(typed.path, roots[name])
         if typed.is_folder:
-            below = b"" if below == b"." else below
             folders[name, below] = Selection(root=Root(name=name, location=roots[name]), below=below)
         else:
             files.setdefault(name, []).append(below)
@@ -83,8 +92,19 @@ def select(inputs: Iterable[str], known: Mapping[str, str], as_name: str | None 
     return _without_nested([*folders.values(), *singles])
 
 
-def _typed(inputs: Iterable[str]) -> Iterator[_Typed]:
+def _below(path: str, root: str) -> bytes:
+    if address.is_address(path):
+        return address.below(path, root)
+    below = os.fsencode(os.path.relpath(path, root))
+    return b"" if below == b"." else below
+
+
+def _typed(inputs: Iterable[str], remote: Remote) -> Iterator[_Typed]:
     for text in inputs:
+        if address.is_address(text):
+            place, is_folder = far.named(text, remote)
+            yield _Typed(path=place, home=place if is_folder else address.parent(place))
+            continue
         path = os.path.expanduser(text)
         if os.path.lexists(path):
             yield _named(path)
@@ -119,6 +139,12 @@ def _globbed(path: str, text: str) -> Iterator[_Typed]:
 
 
 def _missing(path: str, text: str) -> UsageError:
+    meant = address.looks_like_one(text)
+    if meant:
+        return UsageError(
+            f"{address.public(text)!r} is no address that raydist reads: expected s3://, gs://, http:// or https://; "
+            f"did you mean {address.public(meant)!r}?"
+        )
     folder = os.path.dirname(os.path.abspath(path))
     names = os.listdir(folder) if os.path.isdir(folder) else []
     near = difflib.get_close_matches(os.path.basename(path.rstrip("/")), names, n=1)
@@ -137,7 +163,8 @@ def _root_for(folder: str, roots: dict[str, str], as_name: str | None) -> str:
             f"{folder!r} is a parent of the root {inside[0]!r} ({roots[inside[0]]}), whose clips would get "
             "second names: scan its other folders one by one, or start a new archive for all of it"
         )
-    name = unicodedata.normalize("NFC", as_name or naming.encode_path(os.fsencode(os.path.basename(folder))) or "root")
+    last = address.name(folder) if address.is_address(folder) else os.fsencode(os.path.basename(folder))
+    name = unicodedata.normalize("NFC", as_name or naming.encode_path(last) or "root")
     if name in roots:
         raise UsageError(
             f"a root named {name!r} is already in the archive ({roots[name]}); {folder!r} is another place: "

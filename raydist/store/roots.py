@@ -1,4 +1,4 @@
-"""Roots: the places that were scanned, by name. Only here does an archive hold absolute paths."""
+"""Roots: the places that were scanned, by name. Only here does an archive hold absolute paths and addresses."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from raydist import address
 from raydist.errors import UsageError
 from raydist.store import commit, read, schema, sql
 
 
 def places(location: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Root name -> its folder on this machine: the archive's, unless the configuration overrides it."""
+    """Root name -> its folder on this machine, or its address: the archive's, unless the configuration overrides it."""
     known: dict[str, str] = {}
     for batch in read.scan_batches(location, "roots", ["name", "location"]):
         known.update(zip(batch["name"].to_pylist(), batch["location"].to_pylist(), strict=True))
-    return {name: os.path.realpath(os.path.expanduser(overrides.get(name, place))) for name, place in known.items()}
+    return {name: _resolved(overrides.get(name, place)) for name, place in known.items()}
 
 
 def remember(location: str, roots: Mapping[str, str]) -> None:
@@ -32,19 +33,20 @@ def move(location: str, old: str, new: str) -> Iterator[str]:
     """Re-root: what lay in folder `old` (or the root of that name) now lies in `new`. Yields a note a root.
 
     Raises:
-        UsageError: no root lies there, the new folder does not exist, or another root has it, or a part or parent.
+        UsageError: no root lies there, the new folder does not exist (an address is not asked), or another root has it,
+            or a part or parent.
     """
-    if not os.path.isdir(os.path.expanduser(new)):
+    if not address.is_address(new) and not os.path.isdir(os.path.expanduser(new)):
         raise UsageError(f"--moved {old!r} {new!r}: the new folder does not exist; expected where the videos are now")
-    target = os.path.realpath(os.path.expanduser(new))
+    target = _resolved(new)
     known = places(location, {})
-    source = os.path.realpath(os.path.expanduser(old))
+    source = _resolved(old)
     moved: dict[str, str] = {}
     for name, place in known.items():
         if old == name or place == source:
             moved[name] = target
         elif place.startswith(source.rstrip("/") + "/"):
-            moved[name] = os.path.join(target, os.path.relpath(place, source))
+            moved[name] = _joined(target, _below(place, source))
     if not moved:
         listed = ", ".join(f"{name} ({place})" for name, place in known.items()) or "none"
         raise UsageError(f"--moved {old!r}: no root of the archive lies there; its roots: {listed}")
@@ -54,11 +56,33 @@ def move(location: str, old: str, new: str) -> Iterator[str]:
         yield f"root {name!r} is now at {place}"
 
 
+def _resolved(place: str) -> str:
+    """A place in the one way to write it.
+
+    Raises:
+        UsageError: an address with a secret or a query.
+    """
+    if not address.is_address(place):
+        return os.path.realpath(os.path.expanduser(place))
+    try:
+        return address.plain(place)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _below(place: str, folder: str) -> bytes:
+    return address.below(place, folder) if address.is_address(place) else os.fsencode(os.path.relpath(place, folder))
+
+
+def _joined(folder: str, below: bytes) -> str:
+    return address.join(folder, below) if address.is_address(folder) else os.path.join(folder, os.fsdecode(below))
+
+
 def _refuse_overlap(moved: Mapping[str, str], others: Mapping[str, str]) -> None:
     """A file below two roots would have two ids."""
     for name, place in moved.items():
         for other, there in others.items():
-            if os.path.commonpath([place, there]) in (place, there):
+            if f"{place}/".startswith(f"{there}/") or f"{there}/".startswith(f"{place}/"):
                 raise UsageError(
                     f"--moved: {name!r} would lie at {place!r}, where the root {other!r} ({there}) is: expected "
                     f"another folder. If {other!r} was moved too, tell so first with --moved; if both are one folder "
