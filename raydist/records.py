@@ -65,6 +65,8 @@ class Probe:
     has_audio: bool
     start_offset_s: float
     """Container time of the first presented frame; players count from here."""
+    gaps_ms: tuple[tuple[int, int], ...] = ()
+    """Stretches [start, end) of more than a second in which no frame begins; none where packets were not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

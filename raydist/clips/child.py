@@ -116,7 +116,8 @@ class Child:
             raise SourceError(reply.reason, f"{shown(location)}: {reply.detail}")
         if "reason" in reply:
             raise SourceError(reply["reason"], reply["detail"])
-        return Probe(**reply["probe"])
+        fields = reply["probe"]
+        return Probe(**{**fields, "gaps_ms": tuple((start, end) for start, end in fields["gaps_ms"])})
 
     def decode(
         self,

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeAlias
 
 from raydist.clips.container import (
     REORDER,
@@ -35,7 +36,12 @@ LONGEST_MS = 10 * 24 * 3600 * 1000
 """Longer files fail: their spans would be more than a scan can hold."""
 _LONGEST_GAP_S = 3600
 _TAIL_S = 5
+_GAP_MS = 1000
 _FAR = 1 << 62
+
+
+_Measured: TypeAlias = tuple[int, int, tuple[tuple[int, int], ...]]
+"""Length in ms; presented frames, -1 where they were not counted; gaps, see `Probe`."""
 
 
 @dataclass
@@ -78,7 +84,7 @@ def _probe(video: Video, fingerprint: str) -> Probe:
     if head.packet.has_sidedata("encryption_info"):
         raise SourceError("encrypted", f"{shown(source.location)} is encrypted")
     frame = first_frame(video)
-    length, count = _measure(video, head)
+    length, count, gaps = _measure(video, head)
     if length > LONGEST_MS:
         raise SourceError(
             "too_large",
@@ -101,16 +107,16 @@ def _probe(video: Video, fingerprint: str) -> Probe:
         bit_rate=stream.bit_rate or source.bytes * 8000 // length,
         has_audio=bool(video.container.streams.audio),
         start_offset_s=float(start),
+        gaps_ms=gaps,
     )
 
 
-def _measure(video: Video, head: Head) -> tuple[int, int]:
-    """Length in ms, and presented frames (-1: not counted)."""
+def _measure(video: Video, head: Head) -> _Measured:
     whole = WHOLE_REMOTE_BYTES if video.source.is_remote else WHOLE_BYTES
     if head.clock is not None and video.source.bytes > whole:
         length = _tail_ms(video, head.clock)
         if length is not None:
-            return length, -1
+            return length, -1, ()
     table = _Table()
     video.rewind()
     for packet in video.packets():
@@ -123,7 +129,7 @@ def _measure(video: Video, head: Head) -> tuple[int, int]:
     return _timed_ms(table, head.clock)
 
 
-def _timed_ms(table: _Table, clock: Clock) -> tuple[int, int]:
+def _timed_ms(table: _Table, clock: Clock) -> _Measured:
     missing = set(table.untimed)
     timed = sorted(
         (time, duration)
@@ -133,7 +139,7 @@ def _timed_ms(table: _Table, clock: Clock) -> tuple[int, int]:
     ticks = _supported([time for time, _ in timed], clock)
     last_duration = timed[len(ticks) - 1][1]
     end = end_tick(ticks, last_duration if last_duration * clock.base <= _LONGEST_GAP_S else 0)
-    return length_ms(clock, ticks[-1], end), len(ticks)
+    return length_ms(clock, ticks[-1], end), len(ticks), _gaps(ticks, clock)
 
 
 def _supported(ticks: list[int], clock: Clock) -> list[int]:
@@ -145,13 +151,19 @@ def _supported(ticks: list[int], clock: Clock) -> list[int]:
     return ticks
 
 
-def _counted_ms(video: Video, table: _Table) -> tuple[int, int]:
+def _gaps(ticks: list[int], clock: Clock) -> tuple[tuple[int, int], ...]:
+    short = int(_GAP_MS / clock.base / 1000)
+    far = ((before, after) for before, after in pairwise(ticks) if after - before > short)
+    return tuple((clock.ms(before) + 1, clock.ms(after)) for before, after in far)
+
+
+def _counted_ms(video: Video, table: _Table) -> _Measured:
     times: list[int | None] = list(table.times)
     for place in table.untimed:
         times[place] = None
     line = timeline(times if video.trusts_times else [None] * len(times), video.base, video.rate)
     ticks = _supported(line.ticks, line.clock)
-    return length_ms(line.clock, ticks[-1], end_tick(ticks, 0)), len(ticks)
+    return length_ms(line.clock, ticks[-1], end_tick(ticks, 0)), len(ticks), _gaps(ticks, line.clock)
 
 
 def _tail_ms(video: Video, clock: Clock) -> int | None:

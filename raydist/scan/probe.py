@@ -44,6 +44,7 @@ PROBED = pa.schema(
         ("bit_rate", pa.int64()),
         ("has_audio", pa.bool_()),
         ("start_offset_s", pa.float64()),
+        ("gaps_ms", pa.list_(pa.list_(pa.int64(), 2))),
     ]
 )
 

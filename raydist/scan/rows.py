@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def place_of(root: str, path: str, duration_ms: int, cutting: Cutting) -> Place:
 
 
 def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[str, Split]) -> tuple[Place, list[Row]]:
-    """Rows of `clips` for a probed file, before aliases are taken out."""
+    """Rows of `clips` for a probed file, before aliases are taken out; a span in which no frame begins is no clip."""
     duration_ms = video["duration_ms"]
     place = place_of(video["root"], video["path"], duration_ms, cutting)
     spans = (
@@ -133,10 +134,13 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
         else naming.cut(duration_ms, cutting.clip_ms, cutting.shortest_ms)
     )
     splits = dealer.deal(place, len(spans), cutting.clip_ms)
+    gaps = video.get("gaps_ms") or ()
     rows = []
     before: Split | None = None
     for index, (span, split) in enumerate(zip(spans, splits, strict=True)):
         clip_id = naming.clip_id(video["video_id"], span)
+        if _in_gap(span, gaps):
+            continue
         before = old_splits.get(clip_id, before)  # what a file gained since lies in the part that it continues
         rows.append(
             {
@@ -156,6 +160,12 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
             }
         )
     return place, rows
+
+
+def _in_gap(span: Span, gaps: Sequence[Sequence[int]]) -> bool:
+    """Whether one of these stretches, rising and apart from each other, holds all of a span."""
+    before = bisect_right(gaps, span.start_ms, key=lambda gap: gap[0])
+    return before > 0 and span.end_ms <= gaps[before - 1][1]
 
 
 def without_aliases(video: Row, place: Place, clips: list[Row], stretches: Stretches) -> list[Row]:

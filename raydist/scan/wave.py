@@ -164,7 +164,7 @@ def video_row(row: Row) -> Row:
     """A row of `videos` for a probed file."""
     reason = row["reason"] or ""
     state = "ok" if not reason else "skipped" if reason in SKIPPED_REASONS else "failed"
-    kept = {name: row.get(name) for name in row if name not in ("duration_ms", "reason", "detail")}
+    kept = {name: row.get(name) for name in row if name not in ("duration_ms", "gaps_ms", "reason", "detail")}
     duration_ms = row.get("duration_ms")
     return {
         **kept,

@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 from videos import X264, encode
 
 from raydist.clips import probe as module
+from raydist.clips.child import Child
 from raydist.clips.decode import decode_spans
 from raydist.clips.probe import probe
 from raydist.errors import SourceError
@@ -139,6 +140,26 @@ def test_a_gap_of_less_than_an_hour_is_part_of_the_file(tmp_path: Path) -> None:
     path = with_times(plain, tmp_path / "gap.mkv", [0, 40, 80, 120, 3_000_000])
     found = probe(str(path))
     assert (found.duration_ms, found.frames) == (3_000_040, 5)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_gaps_hold_no_frame_and_what_is_beside_them_does(tmp_path: Path, suffix: str) -> None:
+    second = 12_800
+    ticks = [number * 512 for number in range(50)] + [100 * second + number * 512 for number in range(50)]
+    path = str(encode(tmp_path / f"a.{suffix}", times=[*ticks, 103 * second, 110 * second], count=102))
+    found = probe(path)
+    spans = [Span(start_ms=low, end_ms=high) for low, high in found.gaps_ms]
+    assert [(low // 1000, round(high, -1)) for low, high in found.gaps_ms] == [
+        (1, 100_000),
+        (101, 103_000),
+        (103, 110_000),
+    ]
+    assert [clip.reason for clip in decode_spans(path, spans)] == ["no_frames"] * 3
+    wider = [Span(start_ms=span.start_ms - 1, end_ms=span.end_ms) for span in spans]
+    wider += [Span(start_ms=span.start_ms, end_ms=span.end_ms + 1) for span in spans]
+    assert [clip.reason for clip in decode_spans(path, wider)] == [""] * 6
+    with Child() as child:
+        assert child.probe(path) == found
 
 
 def test_streams_that_appear_on_the_way_end_nothing_early(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def cut(path: str, duration_ms: int, cutting: Cutting = WHOLE, dealer: Dealer | 
     return clip_rows(probed(path, duration_ms), cutting, dealer or Dealer(), {})[1]
 
 
+def test_a_span_in_which_no_frame_begins_is_no_clip() -> None:
+    video = {**probed("a.mp4", 215_000), "gaps_ms": [[5_001, 29_999], [59_990, 150_010], [180_001, 214_990]]}
+    rows = clip_rows(video, WHOLE, Dealer(), {})[1]
+    assert [(row["clip_index"], row["start_s"]) for row in rows] == [(0, 0), (1, 30), (5, 150), (6, 180), (7, 210)]
+
+
 def test_a_video_is_cut_into_spans_of_itself() -> None:
     rows = cut("a.mp4", 65_500)
     assert [row["clip_id"] for row in rows] == [

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Library
 from PIL import Image
+from videos import encode
 
 from raydist.errors import ArchiveError, StoreError, UsageError
 from raydist.store.lease import Lease
@@ -310,6 +311,16 @@ def test_pictures_are_skipped_and_counted_and_a_gif_of_one_frame_is_a_video(libr
     assert library.books()["skipped"] == 3
     assert not library.rows("failures")
     assert library.scan().counts == {"files": 1, "unchanged": 1, "clips": 0, "skipped": 3}
+
+
+def test_stretches_without_frames_are_no_clips(library: Library) -> None:
+    second = 12_800
+    ticks = [number * second for number in range(3)] + [(1000 + number) * second for number in range(3)]
+    encode(library.folder / "a.mp4", count=6, size=(32, 32), times=ticks)
+    assert library.scan().counts == {"files": 1, "ok": 1, "clips": 2}
+    assert library.rows("clips", "start_s") == [0.0, 990.0]
+    assert library.rows("clips", "clip_index") == [0, 33]
+    assert library.scan().counts == {"files": 1, "unchanged": 1, "clips": 0}
 
 
 def test_names_that_share_an_id_cost_these_files_only_until_one_is_renamed(library: Library) -> None:
