@@ -48,11 +48,19 @@ class Scan(Section):
 
 
 class Decode(Section):
-    """[decode] what one clip may cost before it fails."""
+    """[decode] how clips are decoded, and what one may cost before it fails."""
 
     cpu_s: float = Field(default=30.0, gt=0, description="CPU seconds a clip; a hang ends at five times that")
     memory_mb: int = Field(default=896, ge=256, description="memory of a decoding process, beyond its first 100 MB")
     megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
+    threads: int = Field(
+        default=1, ge=1, le=16, description="threads of a decoder for 4K pictures and larger; clips run side by side"
+    )
+    hwaccel: str = Field(
+        default="",
+        pattern="^(|cuda|vaapi|qsv|videotoolbox|vulkan|drm|amf)$",
+        description="hardware that decodes what it can, such as cuda; memory_mb then does not hold; empty: none",
+    )
 
 
 class Source(Section):
@@ -82,6 +90,11 @@ class Embed(Section):
     model: str = Field(
         default="",
         description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
+    )
+    sampling: str = Field(
+        default="exact",
+        pattern="^(exact|fast)$",
+        description="frames of a clip: exact, or fast: key frames nearby, which cost less; a table of its own",
     )
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
     batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
@@ -127,6 +140,8 @@ class Config(Section):
             cpu_s=decode.cpu_s,
             memory_bytes=decode.memory_mb << 20,
             pixels=int(decode.megapixels * 1e6),
+            threads=decode.threads,
+            hwaccel=decode.hwaccel,
             remote=self.source.remote(),
         )
 

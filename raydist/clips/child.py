@@ -46,8 +46,15 @@ WALL = 5
 _START_S = 600.0
 """Wall-clock seconds for the process to start: a machine with far too much to do is slow, not broken."""
 _READ_BYTES = 1 << 16
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""One thread: parallelism is over children, and idle threads would count as address space."""
+_ENVIRONMENT = {
+    # One thread: parallelism is over children, and idle threads would count as address space.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # Pictures come and go by the megabyte: memory that goes back to the system each time is faulted in again.
+    "MALLOC_TRIM_THRESHOLD_": "67108864",
+    "MALLOC_MMAP_THRESHOLD_": "67108864",
+}
 
 
 @dataclass(frozen=True, slots=True)

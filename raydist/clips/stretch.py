@@ -87,8 +87,16 @@ class StretchReader:
             if stretch is not None:
                 return stretch
             if at_start:
-                raise SequentialNeededError("no key packet where there should be one")
+                return self._from_the_start(target, low, high)
             back = max(second, back * 2)
+
+    def _from_the_start(self, target: int, low: int, high: int) -> Stretch:
+        """Where seeking to the first frames lands behind them, as in transport streams."""
+        self.video.rewind()
+        stretch = self._collect(target, low, high)
+        if stretch is None or stretch.kept is None or not stretch.at_head:
+            raise SequentialNeededError("no key packet where there should be one")
+        return stretch
 
     def heads(self, wanted: Mapping[int, int]) -> Stretch | None:
         """The heads of some groups of pictures.

@@ -30,6 +30,7 @@ CLIP_FIELDS = [
     ("frame_times_s", pa.list_(pa.float64())),
     ("reason", pa.string()),
     ("detail", pa.string()),
+    ("offsets_s", pa.list_(pa.float64())),
     ("decode_s", pa.float64()),
     ("decode_cpu_s", pa.float64()),
     ("bytes_read", pa.int64()),
@@ -43,6 +44,7 @@ class Geometry:
     """What a model wants to see of a clip."""
 
     frames: int
+    sampling: str
     size_px: int
     resize: str
 
@@ -76,6 +78,8 @@ class Decoder:
             frames=self._geometry.frames,
             size_px=self._geometry.size_px,
             resize=self._geometry.resize,
+            sampling=self._geometry.sampling,
+            hashes=not all(clip["has_signature"] for clip in clips),
             fingerprint=file["file_fingerprint"],
         )
         began = time.time()
@@ -97,6 +101,7 @@ def _row(video_id: str, clip: dict[str, Any], result: DecodedClip) -> dict[str, 
         "filled_frames": result.filled_frames,
         "frame_hashes": list(result.frame_hashes),
         "frame_times_s": [time_ms / 1000 for time_ms in result.frame_times_ms],
+        "offsets_s": [offset_ms / 1000 for offset_ms in result.offsets_ms],
         "reason": result.reason,
         "detail": result.detail,
         "decode_cpu_s": result.cpu_s,

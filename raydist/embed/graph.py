@@ -47,7 +47,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     settings.open_existing(location)
     if not read.count_rows(location, "clips"):
         raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
-    info = choose_model(location, config.embed.model)
+    info = choose_model(location, config.embed.model, config.embed.sampling)
     if info.licence and info.model_key not in read.model_keys(location):
         talk.print(f"{info.name}: the weights' licence is {info.licence}")
     if sys.platform == "darwin":
@@ -127,7 +127,7 @@ def _graph(
     """manifest -> decoders -> encoders."""
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 
-    geometry = Geometry(frames=info.frames, size_px=info.size_px, resize=info.resize)
+    geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
     device = "cuda" if plan.encoder_gpus else "cpu"
     return (
         manifest.dataset()

@@ -37,6 +37,8 @@ class Ledger:
         self.rows = 0
         self.failures: Counter[str] = Counter()
         self.busy: Counter[str] = Counter()
+        self.offset_s = 0.0
+        """The farthest that a frame lies from where exact sampling would take it."""
         self._location = location
         self._table = schema.embeddings_table(info.model_key)
         columns = models.marked(schema.embeddings(info.dim), info.name, info.location)
@@ -152,4 +154,5 @@ class Ledger:
         self.returned += self._held_rows
         self.failures.update(written.reasons)
         self.busy.update(written.busy)
+        self.offset_s = max(self.offset_s, written.offset_s)
         self._began, self._ended = min(self._began, written.began), max(self._ended, written.ended)

@@ -30,7 +30,8 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
         bound_by=max(shares, key=lambda step: shares[step]) if shares else "",
         clips_per_s=round(ledger.returned / ledger.active_s, 2) if ledger.active_s else 0.0,
         notes=_notes(ledger, failed),
-        details={
+        details=_offsets(ledger)
+        | {
             "model": ledger.info.name,
             "model_key": ledger.info.model_key,
             "attempted": ledger.returned,
@@ -43,10 +44,24 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
     )
 
 
+def _offsets(ledger: Ledger) -> dict[str, float]:
+    """How far the frames are from their exact positions, where they were not sampled exactly."""
+    if ledger.info.sampling == "exact" or not ledger.busy["offset_frames"]:
+        return {}
+    mean_s = ledger.busy["offset"] / ledger.busy["offset_frames"]
+    return {"offset_mean_s": round(mean_s, 3), "offset_max_s": round(ledger.offset_s, 3)}
+
+
 def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
     notes = [f"model key: {ledger.info.model_key}"]
     if ledger.start_s:
         notes.append(f"{ledger.start_s:.1f} s until the workers had started, not counted in clips/s")
+    offsets = _offsets(ledger)
+    if offsets:
+        notes.append(
+            f"fast sampling: frames lie {offsets['offset_mean_s']:.2f} s from their exact positions on average, "
+            f"{offsets['offset_max_s']:.2f} s at most"
+        )
     filled, clips = int(ledger.busy["filled_frames"]), int(ledger.busy["filled_clips"])
     if filled:
         notes.append(f"{filled:,} frames filled, in {clips:,} clips")

@@ -29,7 +29,9 @@ class Written:
     failures: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
-    """Seconds of work by step, frames that were filled, and bytes that servers sent."""
+    """Seconds of work by step, seconds that frames are off, frames that were filled, and bytes that servers sent."""
+    offset_s: float = 0.0
+    """The farthest that a frame lies from its exact position."""
     began: float = math.inf
     """When the first of the clips began to be decoded, in seconds since the epoch."""
     ended: float = -math.inf
@@ -54,6 +56,8 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
         busy[name] = pc.sum(rows[column]).as_py() or 0
     fetched = rows["bytes_read"].to_numpy()
     busy["bytes_read"], busy["clips_fetched"] = int(fetched.sum()), int((fetched > 0).sum())
+    offsets = pc.list_flatten(done["offsets_s"])
+    busy["offset"], busy["offset_frames"] = pc.sum(offsets).as_py() or 0, len(offsets)
     busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
     return Written(
         embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
@@ -63,6 +67,7 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
         failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
         reasons=Counter(failed["reason"].to_pylist()),
         busy=busy,
+        offset_s=pc.max(offsets).as_py() or 0.0,
         began=pc.min(rows["began"]).as_py(),
         ended=pc.max(rows["ended"]).as_py(),
     )

@@ -33,11 +33,14 @@ class ModelInfo:
     """What other parts need to know of a model, without its weights."""
 
     name: str
-    """`viclip-b16`, or the name of the folder or repository; `+` and the adapter's name where one is used."""
+    """`viclip-b16`, or the name of the folder or repository; `+` and the adapter's name where one is used, `@fast` for
+    vectors of other frames than the recipe's."""
     model_key: str
     """Safe in a table's name: `viclip_b16_1f0c9a3e`. Another key means vectors that do not compare."""
     frames: int
     """Frames that stand for a clip."""
+    sampling: str
+    """Which of a clip's frames: `exact` or `fast`, see `clips.sampling`."""
     size_px: int
     """Edge of the square input."""
     resize: str

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-USED_AS = {"sampling": "middle_8", "decoder": "exact-1", "preprocessing": 1}
+USED_AS = {"sampling": "middle_8", "decoder": "exact-1", "preprocessing": 2}
 """How clips become frames. Change a value together with the code that it names: old vectors then keep their own key."""
 
 

@@ -27,6 +27,11 @@ from raydist.models.viclip_encoder import STATISTICS, ViclipEncoder
 FRAMES = 8
 """Frames that stand for a clip, for every model."""
 
+FAST = "@fast"
+"""Ends the name of a model that is shown fast-sampled frames: its vectors have a key, and so a table, of their own."""
+_FAST_RULE = "key_frames_8-1"
+"""How these are chosen; goes up when others are."""
+
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _PICKLED = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
@@ -99,20 +104,25 @@ def describe(name: str, adapter: str | None = None) -> ModelInfo:
     """What a model is, from headers, configuration and digests; its weights are not loaded.
 
     Args:
-        name: as for `resolve`.
+        name: as for `resolve`; with `@fast` behind it, the model on fast-sampled frames.
         adapter: folder of a LoRA adapter, or None.
 
     Raises:
         ModelError: as `resolve`; or the folder holds no model that raydist can use.
     """
-    return _describe(resolve(name), _adapter_folder(adapter))
+    return _describe(resolve(plain_name(name)), _adapter_folder(adapter), is_fast=name.endswith(FAST))
+
+
+def plain_name(name: str) -> str:
+    """A model's name without the mark of fast sampling."""
+    return name.removesuffix(FAST)
 
 
 def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "auto") -> Encoder:
     """Load a model onto a device.
 
     Args:
-        name: as for `resolve`.
+        name: as for `describe`.
         adapter: folder of a LoRA adapter for it, or None.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one.
 
@@ -121,8 +131,8 @@ def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: s
         ResourceError: no such device.
     """
     target = pick_device(device)
-    located, folder = resolve(name), _adapter_folder(adapter)
-    info = _describe(located, folder)
+    located, folder = resolve(plain_name(name)), _adapter_folder(adapter)
+    info = _describe(located, folder, is_fast=name.endswith(FAST))
     if not _is_viclip(located.folder):
         # Here and not above: transformers takes seconds to import, and ViCLIP does without it.
         from raydist.models.openai_clip import ClipEncoder
@@ -170,7 +180,7 @@ def _short(repository: str) -> str:
     )
 
 
-def _describe(located: Located, adapter: Path | None) -> ModelInfo:
+def _describe(located: Located, adapter: Path | None, *, is_fast: bool) -> ModelInfo:
     files = _weights_of(located.folder)
     if _is_viclip(located.folder):
         shape = viclip.read_shape(files[0])
@@ -195,10 +205,14 @@ def _describe(located: Located, adapter: Path | None) -> ModelInfo:
         "architecture": architecture,
     }
     full_name = located.name if adapter is None else f"{located.name}+{adapter.resolve().name}"
+    if is_fast:
+        parts["sampling"] = _FAST_RULE
+        full_name += FAST
     return ModelInfo(
         name=full_name,
         model_key=model_key(full_name, parts),
         frames=FRAMES,
+        sampling="fast" if is_fast else "exact",
         size_px=size_px,
         resize=resize,
         dim=dim,

@@ -29,7 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_workers import broken
 
-from raydist import cli, load_encoder, runtime, status
+from raydist import cli, embed, load_encoder, runtime, search, status
 from raydist.clips.decode import decode_clip
 from raydist.embed.graph import BATCH_CPU
 from raydist.errors import ArchiveError, ModelError, ResourceError, StoreError
@@ -191,6 +191,20 @@ def test_a_second_model_has_its_own_table_and_signs_nothing_again(once: Made, tm
     }
     with fails_with(StoreError, first, second, "--model"):
         made(archive, "")
+
+
+def test_fast_sampling_has_a_table_of_its_own_and_says_how_far_its_frames_are(once: Made, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(once.archive, archive)
+    report = embed.run(configure(archive, once.model, "embed.sampling=fast"))
+    assert report.details["model"] == f"{once.model.name}@fast"
+    assert report.counts["rows"] == once.report.counts["rows"]
+    assert 0 <= report.details["offset_mean_s"] <= report.details["offset_max_s"] <= 1
+    assert any("from their exact positions" in note for note in report.notes)
+    assert "offset_mean_s" not in once.report.details
+    assert embed.run(configure(archive, f"{once.model}@fast")).counts["clips"] == 0
+    config = configure(archive, report.details["model_key"], "embed.device=cpu")
+    assert search.run(config, [search.Query(words="a square")]).num_rows > 0
 
 
 def test_the_only_model_of_an_archive_needs_no_name(once: Made) -> None:

@@ -25,7 +25,7 @@ from raydist.embed.write import write_blocks
 from raydist.records import Limits
 from raydist.store import schema
 
-GEOMETRY = Geometry(frames=8, size_px=32, resize="viclip")
+GEOMETRY = Geometry(frames=8, sampling="exact", size_px=32, resize="viclip")
 DIM = 32
 
 

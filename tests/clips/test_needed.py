@@ -1,0 +1,92 @@
+"""What wanted frames build on: less is decoded, and not a bit changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import expected, same
+from videos import X265, encode
+
+from raydist.clips import av1
+from raydist.clips.container import open_video, read_head
+from raydist.clips.decode import decode_spans
+from raydist.clips.exact import ExactReader
+from raydist.clips.picture import Converter
+from raydist.clips.source import open_source
+from raydist.records import Limits, Span
+
+SVT = {"preset": "10", "crf": "50", "g": "64", "svtav1-params": "lp=1"}
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "av1": (".mp4", {"codec": "libsvtav1", "options": SVT}),
+    "av1 in matroska": (".mkv", {"codec": "libsvtav1", "options": SVT}),
+    "av1 with low delay": (".mp4", {"codec": "libsvtav1", "options": {**SVT, "svtav1-params": "lp=1:pred-struct=1"}}),
+    "hevc": (".mp4", {"codec": "libx265", "options": X265}),
+    "hevc with sub-layers": (
+        ".mp4",
+        {
+            "codec": "libx265",
+            "options": {**X265, "x265-params": X265["x265-params"] + ":temporal-layers=3:b-pyramid=1"},
+        },
+    ),
+    "hevc in a transport stream": (".ts", {"codec": "libx265", "options": X265}),
+}
+SPANS = [Span(start_ms=start, end_ms=end) for start, end in ((0, 8000), (2500, 6100), (4000, 4400), (7900, 8000))]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    suffix, options = KINDS[request.param]
+    return encode(tmp_path_factory.mktemp("needed") / f"a{suffix}", count=200, size=(128, 96), **options)  # type: ignore[arg-type]
+
+
+def test_the_frames_are_those_of_a_full_decode(video: Path) -> None:
+    clips = decode_spans(str(video), SPANS, size_px=None)
+    assert [same(clip, shown) for clip, shown in zip(clips, expected(video, SPANS), strict=True)] == [True] * len(SPANS)
+
+
+def test_less_than_all_packets_up_to_a_frame_are_decoded(video: Path) -> None:
+    with open_source(str(video)) as source, open_video(source, Limits(), quick=True) as opened:
+        fed: list[int] = []
+        decode = opened.decode
+        opened.decode = lambda packet: (fed.append(packet.size if packet else 0), decode(packet))[1]  # type: ignore[method-assign]
+        reader = ExactReader(opened, read_head(opened), Converter(32, "viclip"))
+        stretch, ticks = reader.stretch(Span(start_ms=0, end_ms=8000))
+        wanted = ticks[:: len(ticks) // 3]
+        assert sorted(reader.pictures(stretch, wanted)) == wanted
+    assert stretch.kept is not None
+    last = max(place for place, tick in enumerate(stretch.times) if tick in wanted)
+    assert sum(fed) < sum(packet.size for packet in stretch.kept[: last + 1])
+
+
+def test_frames_of_av1_say_what_they_read_and_fill() -> None:
+    key = av1.Frame(reads=0, fills=av1.ALL_SLOTS, is_key=True)
+    # A sequence header of Main profile without timing, then a shown key frame, as an encoder writes them.
+    sequence = bytes([0x0A, 0x0B, 0, 0, 0, 0x4A, 0xAB, 0xBF, 0xC3, 0x77, 0xFF, 0xE7, 0x01])
+    found = av1.Reader(None).frames(memoryview(sequence + bytes([0x32, 0x02, 0x10, 0x00])))
+    assert [(start, frame) for start, frame in found] == [(len(sequence), key)]
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_frames_of_av1_or_refused(data: bytes) -> None:
+    reader = av1.Reader(bytes(4) + data)
+    try:
+        frames = reader.frames(memoryview(data))
+    except ValueError:
+        return
+    assert all(0 <= start < len(data) for start, _ in frames)
+
+
+def test_damaged_headers_lead_to_decoding_everything(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", count=100, size=(128, 96), codec="libsvtav1", options=SVT)
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"mdat") + 4
+    random = np.random.default_rng(0)
+    for place in random.integers(begin + 5000, len(data) - 3000, 20):
+        data[place] ^= 0xFF
+    path.write_bytes(bytes(data))
+    (clip,) = decode_spans(str(path), [Span(start_ms=0, end_ms=4000)], size_px=32)
+    assert clip.frames is not None
