@@ -31,6 +31,8 @@ VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 REORDER = 33
 """Packets after which no earlier time can follow: codecs hold back at most 16 frames, or 32 fields."""
+_BUFFER_BYTES = 32 << 10
+"""PyAV's default: so far FFmpeg reads beyond what it needs."""
 _COPIES_OF_THE_LAST = frozenset({"gif", "apng", "flashsv", "flashsv2", "zmbv", "tscc", "cinepak", "qtrle", "msrle"})
 """Codecs whose packets may be marked as key and still build on the picture before."""
 
@@ -161,7 +163,7 @@ class Video:
         entries = self.stream.index_entries
         start, end = entries[first], entries[min(last, len(entries) - 1)]
         if start.size and end.size and start.pos < end.pos:  # an index of key frames alone has no sizes
-            self.source.expect(start.pos, end.pos + end.size)
+            self.source.expect(start.pos, end.pos + end.size + _BUFFER_BYTES)
 
     def rewind(self) -> None:
         """Start over, with a new decoder: seeking to the start fails on raw streams and lands elsewhere on others."""

@@ -138,6 +138,7 @@ class RangedFile(io.RawIOBase):
         start = place
         if first <= place < last:
             ahead = last - place
+            began, self._ahead = last, _FIRST_BYTES  # whoever reads on beyond that begins anew
         elif place and reached <= place <= reached + _FIRST_BYTES:  # a gap this small costs less than a jump
             start = max(reached, place - _FIRST_BYTES)
             self._ahead = max(min(2 * self._ahead, _STEADY_BYTES), (place - began) // _SHARE)
