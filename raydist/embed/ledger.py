@@ -74,6 +74,11 @@ class Ledger:
         return max(0.0, self._ended - self._began)
 
     @property
+    def active(self) -> tuple[float, float]:
+        """When that was, in seconds since the epoch."""
+        return (self._began, self._ended) if self.returned else (0.0, 0.0)
+
+    @property
     def start_s(self) -> float:
         """What the workers and the model took to start."""
         return max(0.0, self._began - self._launched) if self.returned else 0.0

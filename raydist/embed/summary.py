@@ -36,6 +36,7 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
             "model_key": ledger.info.model_key,
             "attempted": ledger.returned,
             "start_s": round(ledger.start_s, 3),
+            "active": [round(at, 3) for at in ledger.active],
             "decode_cpu_s": round(ledger.busy["decode_cpu"], 3),
             "bytes_read": int(ledger.busy["bytes_read"]),
             "filled_frames": int(ledger.busy["filled_frames"]),
