@@ -65,9 +65,8 @@ class BucketObject:
         self._location = location
         self._files = _file_system(location, settings)
         self._file = self._open()
-        self.size: int = _translated(location, self._file.size)
         self._stamp = self._stamp_of(self._file)
-        self.modified_ns = self._modified_ns()
+        self.size, _, self.modified_ns = self._stamp
 
     def read(self, start: int, length: int) -> bytes:
         """A range, whole."""
@@ -81,11 +80,12 @@ class BucketObject:
         Raises:
             SourceError: changed, if the object is no longer the one that was opened.
         """
-        with self._open() as file:
-            if file.size() != self.size or self._stamp_of(file) != self._stamp:
-                raise SourceError(
-                    "changed", f"{address.public(self._location)!r} changed while it was read; scan again"
-                )
+        # Google's client reads the generation that was opened and no other.
+        if address.scheme_of(self._location) == "s3":
+            with self._open() as file:
+                if self._stamp_of(file) != self._stamp:
+                    changed = f"{shown(self._location)} changed while it was read; scan again"
+                    raise SourceError("changed", changed)
 
     def close(self) -> None:
         """Let go of it."""
@@ -95,14 +95,15 @@ class BucketObject:
     def _open(self) -> Any:
         return _translated(self._location, lambda: self._files.open_input_file(_path(self._location)))
 
-    def _stamp_of(self, file: Any) -> tuple[str, str]:
-        """ETag and time, as far as the store gives them."""
-        known = {key.lower(): value for key, value in (file.metadata() or {}).items()}
-        return str(known.get("etag", "")), str(known.get("last-modified", known.get("updated", "")))
-
-    def _modified_ns(self) -> int:
-        found = re.search(r"\d{4}-\d\d-\d\dT[\d:.]+", self._stamp[1])
-        return int(datetime.fromisoformat(found[0][:26] + "+00:00").timestamp() * 1e9) if found else 0
+    def _stamp_of(self, file: Any) -> tuple[int, str, int]:
+        """Size, ETag and time of change in ns."""
+        if address.scheme_of(self._location) == "gs":  # to be asked, its file would begin to read all of the object
+            info = _translated(self._location, lambda: self._files.get_file_info(_path(self._location)))
+            return info.size or 0, "", info.mtime_ns or 0
+        known = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
+        found = re.match(r"[\d-]{10}T[\d:]{8}", known.get("last-modified", ""))
+        modified_ns = int(datetime.fromisoformat(found[0] + "+00:00").timestamp() * 1e9) if found else 0
+        return _translated(self._location, file.size), known.get("etag", ""), modified_ns
 
 
 def look(location: str, settings: Remote) -> Entry | None:
@@ -127,14 +128,24 @@ def entries(location: str, settings: Remote) -> Iterator[Entry]:
         SourceError: missing (the bucket), forbidden, unreadable.
     """
     files = _file_system(location, settings)
-    selector = fs.FileSelector(_path(location), allow_not_found=True)
+    # Google's client tells folders only where an object stands for them, so all below is listed and put together.
+    everything = address.scheme_of(location) == "gs"
+    selector = fs.FileSelector(_path(location), allow_not_found=True, recursive=everything)
 
     def attempt() -> list[fs.FileInfo]:
         found: list[fs.FileInfo] = _translated(location, lambda: files.get_file_info(selector))
         return found
 
+    folders: set[str] = set()
     for info in Tries(settings)(shown(location), attempt):
-        if info.base_name:  # a key that ends with a slash stands for its folder
+        name, slash, _ = info.path.removeprefix(selector.base_dir).strip("/").partition("/")
+        is_folder = bool(slash) or info.type == fs.FileType.Directory
+        if not name or name in folders:  # a key that ends with a slash stands for its folder
+            continue
+        if is_folder:
+            folders.add(name)
+            yield Entry(name=name, is_folder=True, bytes=0, modified_ns=0)
+        else:
             yield _entry(info)
 
 
@@ -150,6 +161,10 @@ def _entry(info: fs.FileInfo) -> Entry:
         bytes=info.size or 0,
         modified_ns=info.mtime_ns or 0,
     )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _path(location: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import Library
 from loopback import Loopback
-from stores import ENVIRONMENT, fill, s3_server
+from stores import ENVIRONMENT, fill, gs_fill, gs_server, s3_server
 
 from raydist import embed, scan, search
 from raydist.errors import SourceError, UsageError
@@ -169,6 +169,20 @@ def test_names_that_differ_in_composition_only_collide(s3: Loopback, moto: int) 
     selections = select(["s3://composed/v"], {}, None, Remote())
     found = {one.path: one.reason for one in walk(selections[0], Walked())}
     assert sorted(found.values()) == ["", "id_collision"]
+
+
+def test_a_bucket_of_google_is_scanned_and_read(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = library.video("made/a.mp4").read_bytes()
+    with gs_server("films") as port:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        gs_fill(port, "films", {"talks/a.mp4": video, "talks/in/deep/b.mp4": video, "talks/.hid/c.mp4": video})
+        changes = (*QUICK, "source.anonymous=true")
+        request = scan.Request(inputs=["gs://films/talks"])
+        assert scan.run(library.config(*changes), request).counts["ok"] == 2
+        assert library.rows("videos", "video_id") == ["talks/a.mp4", "talks/in/deep/b.mp4"]
+        assert scan.run(library.config(*changes), request).counts["unchanged"] == 2
+        with pytest.raises(UsageError, match="does not exist"):
+            scan.run(library.config(*changes), scan.Request(inputs=["gs://films/none"]))
 
 
 @pytest.mark.ray
