@@ -141,38 +141,9 @@ def _sequence(bits: _Bits) -> _Sequence:
     """Section 5.5."""
     bits.take(4)  # profile, still picture
     reduced = bool(bits.take(1))
-    points: list[tuple[int, bool]] = []
-    time_bits = removal_bits = 0
     if reduced:
         bits.take(5)
-        points.append((0, False))
-    else:
-        delay_bits = equal_interval = 0
-        has_model = False
-        if bits.take(1):
-            bits.take(64)
-            equal_interval = bits.take(1)
-            if equal_interval:
-                bits.uvlc()
-            has_model = bool(bits.take(1))
-            if has_model:
-                delay_bits = bits.take(5) + 1
-                bits.take(32)
-                removal_bits = bits.take(5) + 1
-                time_bits = 0 if equal_interval else bits.take(5) + 1
-                if equal_interval:
-                    bits.take(5)
-        has_delay = bits.take(1)
-        for _ in range(bits.take(5) + 1):
-            layers = bits.take(12)
-            if bits.take(5) > 7:
-                bits.take(1)
-            removal = has_model and bool(bits.take(1))
-            if removal:
-                bits.take(2 * delay_bits + 1)
-            points.append((layers, removal))
-            if has_delay and bits.take(1):
-                bits.take(4)
+    points, time_bits, removal_bits = (((0, False),), 0, 0) if reduced else _operating_points(bits)
     width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
     bits.take(width_bits + height_bits)
     frame_id_bits = delta_id_bits = 0
@@ -181,7 +152,7 @@ def _sequence(bits: _Bits) -> _Sequence:
         frame_id_bits = bits.take(3) + delta_id_bits + 1
     bits.take(3)
     if reduced:
-        return _Sequence(True, _CHOOSE, _CHOOSE, 0, 0, 0, 0, 0, tuple(points))
+        return _Sequence(True, _CHOOSE, _CHOOSE, 0, 0, 0, 0, 0, points)
     bits.take(4)
     has_order = bits.take(1)
     if has_order:
@@ -200,8 +171,38 @@ def _sequence(bits: _Bits) -> _Sequence:
         delta_id_bits,
         time_bits,
         removal_bits,
-        tuple(points),
+        points,
     )
+
+
+def _operating_points(bits: _Bits) -> tuple[tuple[tuple[int, bool], ...], int, int]:
+    """The timing and the operating points of a sequence header, and the bits of times in frame headers."""
+    delay_bits = time_bits = removal_bits = 0
+    if bits.take(1):
+        bits.take(64)
+        has_equal_intervals = bits.take(1)
+        if has_equal_intervals:
+            bits.uvlc()
+        if bits.take(1):
+            delay_bits = bits.take(5) + 1
+            bits.take(32)
+            removal_bits = bits.take(5) + 1
+            time_bits = bits.take(5) + 1
+            if has_equal_intervals:
+                time_bits = 0
+    has_delay = bits.take(1)
+    points: list[tuple[int, bool]] = []
+    for _ in range(bits.take(5) + 1):
+        layers = bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        has_removal_times = delay_bits > 0 and bool(bits.take(1))
+        if has_removal_times:
+            bits.take(2 * delay_bits + 1)
+        points.append((layers, has_removal_times))
+        if has_delay and bits.take(1):
+            bits.take(4)
+    return tuple(points), time_bits, removal_bits
 
 
 def _frame(bits: _Bits, sequence: _Sequence, layers: tuple[int, int]) -> Frame:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import random
 import sys
 import tempfile
 import threading
@@ -26,12 +25,11 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "clips")]
 
-from videos import encode, join  # noqa: E402  # the tests' own encoder
+from long_file import shuffled_shots  # noqa: E402  # the benchmark of its cost
+from videos import join  # noqa: E402  # the tests' own encoder
 
 from raydist import embed, scan  # noqa: E402  # after the path is set
 from raydist.config import load  # noqa: E402
-
-GOP_250 = {"preset": "veryfast", "crf": "28", "bf": "2", "g": "250", "threads": "1"}
 
 
 class Watch(threading.Thread):
@@ -63,17 +61,7 @@ def main() -> None:
     width, height = map(int, given.size.split("x"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        shots = [
-            encode(
-                folder / f"part-{number}.mp4",
-                count=given.seconds * 25,
-                size=(width, height),
-                options=GOP_250,
-                seed=number,
-            )
-            for number in range(given.distinct)
-        ]
-        order = [shots[random.Random(0).randrange(given.distinct)] for _ in range(given.parts)]
+        order = shuffled_shots(folder, given.parts, given.distinct, given.seconds, (width, height))
         (folder / "v").mkdir()
         join(order, folder / "v" / "long.mp4")
         options_of = {"archive": str(folder / "archive"), "embed.model": "tiny", "scan.clip_seconds": given.seconds}

@@ -43,17 +43,7 @@ def main() -> None:
     given = options.parse_args()
     width, height = map(int, given.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        shots = [
-            encode(
-                Path(folder) / f"part-{number}.mp4",
-                count=given.seconds * 25,
-                size=(width, height),
-                options=GOP_250,
-                seed=number,
-            )
-            for number in range(given.distinct)
-        ]
-        order = [shots[random.Random(0).randrange(given.distinct)] for _ in range(given.parts)]
+        order = shuffled_shots(Path(folder), given.parts, given.distinct, given.seconds, (width, height))
         long_file = join(order, Path(folder) / "long.mp4")
         span_ms = given.seconds * 1000
         spans = [Span(start_ms=start * span_ms, end_ms=(start + 1) * span_ms) for start in range(given.parts)]
@@ -78,6 +68,15 @@ def main() -> None:
         "python": platform.python_version(),
     }
     print(json.dumps(figures))
+
+
+def shuffled_shots(folder: Path, parts: int, distinct: int, seconds: int, size: tuple[int, int]) -> list[Path]:
+    """`parts` files in a row, of `distinct` ones that are encoded here."""
+    shots = [
+        encode(folder / f"part-{number}.mp4", count=seconds * 25, size=size, options=GOP_250, seed=number)
+        for number in range(distinct)
+    ]
+    return [shots[random.Random(0).randrange(distinct)] for _ in range(parts)]
 
 
 def _cpu_s(child: Child, units: list[tuple[Path, list[Span]]]) -> float:
