@@ -37,24 +37,28 @@ def decode_clip(
     frames: int = 8,
     size: int | None = 224,
     resize: str = "viclip",
+    sampling: str = "exact",
 ) -> NDArray[np.uint8]:
     """Frames of a span of a video file: uint8 [T, H, W, 3] RGB.
 
     Args:
-        path: a video file.
+        path: a video file, or the address of one (`s3://`, `gs://`, `http(s)://`).
         start_s: seconds after the first presented frame.
         end_s: end of the half-open span; None is the end of the file.
         frames: T, the middles of equal intervals of the span.
         size: edge of the square result in pixels; None: as decoded.
-        resize: `viclip` (integer bilinear squash) or `clip` (bicubic, centre crop).
+        resize: `viclip` (integer bilinear squash), `clip` (bicubic, centre crop), `squash-bicubic` or
+            `squash-bilinear` (SigLIP's).
+        sampling: `exact`, or `fast` for frames nearby that cost less to get to.
 
     Raises:
         SourceError: if the file cannot be read as a video.
-        ClipError: if the span is none.
+        ClipError: if the span is none, or holds no frame.
+        ValueError: if a count, a size or a rule is out of bounds.
     """
     from raydist.clips.decode import decode_clip as decode
 
-    return decode(path, start_s, end_s, frames=frames, size=size, resize=resize)
+    return decode(path, start_s, end_s, frames=frames, size=size, resize=resize, sampling=sampling)
 
 
 def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "cpu") -> Encoder:

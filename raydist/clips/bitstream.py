@@ -30,9 +30,48 @@ def hevc_picture(data: memoryview, length_bytes: int) -> tuple[int, bool] | None
     """
     for start in _nal_starts(data, length_bytes):
         kind = (data[start] >> 1) & 0x3F if start + 1 < len(data) else 63
-        if kind < 32:
+        if kind < _FIRST_NON_PICTURE:
             return max(0, (data[start + 1] & 7) - 1), kind >= 16 or kind % 2 == 1
     return None
+
+
+class LeadingPictures:
+    """Tells which pictures of HEVC are never shown because what they build on is not in the stream.
+
+    Those are the skipped leading pictures of a broken link, or of a random access point behind an end of sequence.
+
+    Source: ITU-T H.265, section 8.1.3 (NoRaslOutputFlag) and table 7-1.
+    """
+
+    def __init__(self, length_bytes: int) -> None:
+        self._length_bytes = length_bytes
+        self.forget()
+
+    def forget(self) -> None:
+        """Reading goes on elsewhere."""
+        self._ended = self._broken = False
+
+    def drops(self, data: memoryview) -> bool:
+        """Whether the picture of the next packet, in decoding order, is never shown."""
+        dropped = False
+        for start in _nal_starts(data, self._length_bytes):
+            kind = (data[start] >> 1) & 0x3F
+            if kind in _RASL:
+                dropped = self._broken
+            elif kind in _RANDOM_ACCESS:
+                self._broken = kind in _BROKEN_LINK or (kind == _CLEAN_RANDOM_ACCESS and self._ended)
+                self._ended = False
+            elif kind in _END:
+                self._ended = True
+        return dropped
+
+
+_RASL = frozenset({8, 9})
+_BROKEN_LINK = frozenset({16, 17, 18})
+_CLEAN_RANDOM_ACCESS = 21
+_RANDOM_ACCESS = frozenset(range(16, 24))
+_END = frozenset({36, 37})
+_FIRST_NON_PICTURE = 32
 
 
 def hevc_length_bytes(extradata: bytes | None) -> int:

@@ -5,7 +5,10 @@ neither Ray nor torch, and stays for many files.
 
 Promises  every span gives exactly one result, in order. A limit that ends the process costs the span it happened
           in, and a new process goes on with the next; after a crash or a kill a new process tries the span again, for
-          not every signal is the file's fault. After `DEATHS` in one file the rest of that file fails alike.
+          not every signal is the file's fault. After `DEATHS` in one call the rest of that call's spans fails alike;
+          crashes and kills are counted over calls too, probes included: a file that `DEATHS` of them befell fails at
+          once in every later call. A `Child` remembers that, so it holds in one worker process of a run, for the
+          `KILLERS` files that killed last; the next worker and the next run begin with none.
 Limits    CPU seconds a span (RLIMIT_CPU, which ends even a loop in C); wall-clock time at five times that, watched by
           the parent; address space beyond what the process has at its start (RLIMIT_AS).
 Frames    come over an anonymous file (memfd; on macOS an unlinked temporary file), which nothing can leak.
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -41,6 +45,8 @@ from raydist.records import DecodedClip, Limits, Probe, Span
 
 DEATHS = 2
 """Deaths of the process in one file after which the rest of the file is given up."""
+KILLERS = 256
+"""Files whose deaths by a signal are remembered, at most."""
 WALL = 5
 """Wall-clock seconds granted for a CPU second: machines are noisy, and this is for a hang only."""
 _START_S = 600.0
@@ -67,6 +73,26 @@ class _Death:
     """It crashed or was killed, not by a limit of ours: the next process may well live."""
 
 
+class Killers:
+    """Files that crashed their process or had it killed, the last `KILLERS` of them: how often, and how it ended."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[str, str], tuple[int, _Death]] = OrderedDict()
+
+    def add(self, location: str, fingerprint: str, death: _Death) -> None:
+        """One more death by a signal; a probe, which knows no fingerprint yet, gives an empty one."""
+        count, _ = self._found.pop((location, fingerprint), (0, death))
+        self._found[location, fingerprint] = count + 1, death
+        if len(self._found) > KILLERS:
+            self._found.popitem(last=False)
+
+    def verdict(self, location: str, fingerprint: str) -> _Death | None:
+        """The last death in this content of the file, if there were `DEATHS`; what happened to probes counts too."""
+        keys = dict.fromkeys([(location, ""), (location, fingerprint)])
+        deaths = [self._found[key] for key in keys if key in self._found]
+        return deaths[-1][1] if sum(count for count, _ in deaths) >= DEATHS else None
+
+
 class Child:
     """A decoding process and its limits. Use from one thread, as a context manager or with `close`."""
 
@@ -76,6 +102,7 @@ class Child:
         self._replies = self._frames = -1
         self._buffer = b""
         self._busy = False
+        self._killers = Killers()
 
     def __enter__(self) -> Child:
         return self
@@ -113,12 +140,14 @@ class Child:
         Raises:
             SourceError: with the reason; timeout, crashed or too_large where the process died on the file.
         """
-        for _ in range(DEATHS):
+        reply: dict[str, Any] | _Death | None = self._killers.verdict(location, "")
+        while reply is None:
             self._send({"verb": "probe", "location": location})
             reply = self._reply(self._limits.cpu_s)
             self._busy = False
-            if not (isinstance(reply, _Death) and reply.by_signal):
-                break
+            if isinstance(reply, _Death) and reply.by_signal:
+                self._killers.add(location, "", reply)
+                reply = self._killers.verdict(location, "")
         if isinstance(reply, _Death):
             raise SourceError(reply.reason, f"{shown(location)}: {reply.detail}")
         if "reason" in reply:
@@ -140,7 +169,8 @@ class Child:
     ) -> Iterator[DecodedClip]:
         """`clips.decode.decode_spans` in the process: exactly one clip a span, in order, whatever happens.
 
-        What concerns the whole file becomes the reason of each of its spans. The frames belong to the caller.
+        What concerns the whole file becomes the reason of each of its spans, as does that it killed `DEATHS` processes
+        of this child before. The frames belong to the caller.
         """
         request = {
             "verb": "decode",
@@ -153,7 +183,8 @@ class Child:
             "fingerprint": fingerprint,
         }
         done = deaths = 0
-        while done < len(spans):
+        given_up = self._killers.verdict(location, fingerprint)
+        while done < len(spans) and given_up is None:
             rest = spans[done:]
             self._send({**request, "spans": [[span.start_ms, span.end_ms] for span in rest]})
             failed: _Death | None = None
@@ -168,12 +199,17 @@ class Child:
             if failed is None:
                 return
             deaths += 1
-            if deaths < DEATHS and failed.by_signal:
-                continue
-            given_up = spans[done:] if deaths >= DEATHS else spans[done : done + 1]
-            done += len(given_up)
-            for span in given_up:
-                yield DecodedClip(span=span, frames=None, reason=failed.reason, detail=failed.detail)
+            if failed.by_signal:
+                self._killers.add(location, fingerprint, failed)
+            if deaths >= DEATHS:
+                given_up = failed
+            elif failed.by_signal:
+                given_up = self._killers.verdict(location, fingerprint)
+            else:
+                yield _failure(spans[done], failed)
+                done += 1
+        if given_up is not None:
+            yield from (_failure(span, given_up) for span in spans[done:])
 
     def _clip(self, span: Span) -> DecodedClip | _Death:
         """The next result, once the process has sent it."""
@@ -289,6 +325,10 @@ class Child:
         reply = self._reply(_START_S / WALL)
         if isinstance(reply, _Death):
             raise RuntimeError(f"the decoding process does not start: {reply.detail}")
+
+
+def _failure(span: Span, death: _Death) -> DecodedClip:
+    return DecodedClip(span=span, frames=None, reason=death.reason, detail=death.detail)
 
 
 def _signal_name(number: int) -> str:

@@ -20,7 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from raydist.clips.bitstream import is_hidden
+from raydist.clips.bitstream import LeadingPictures, hevc_length_bytes, is_hidden
 from raydist.clips.opening import open_stream
 from raydist.clips.source import Source, refuse_formats, refuse_size, shown
 from raydist.clips.timeline import Clock
@@ -63,6 +63,8 @@ class Video:
     def __post_init__(self) -> None:
         self.codec = str(self.decoder.codec.canonical_name)
         self._hides = self.codec in ("vp8", "vp9")
+        length_bytes = hevc_length_bytes(self.decoder.extradata)
+        self._leading = LeadingPictures(length_bytes) if self.codec == "hevc" else None
 
     @property
     def base(self) -> Fraction:
@@ -89,7 +91,12 @@ class Video:
         return not (self.container.format.name == "avi" and self.decoder.has_b_frames)
 
     def presented(self, packet: VideoPacket) -> bool:
-        """Whether a packet stands for a frame that is shown: not cut off by an edit list, no hidden reference."""
+        """Whether a packet, the next in decoding order, stands for a frame that is shown.
+
+        Not cut off by an edit list, no hidden reference, no picture whose references an edit has taken away.
+        """
+        if self._leading is not None and self._leading.drops(memoryview(packet)):
+            return False
         return not packet.is_discard and not (self._hides and is_hidden(self.codec, memoryview(packet)))
 
     def packets(self) -> Iterator[VideoPacket]:
@@ -139,6 +146,8 @@ class Video:
 
     def seek(self, tick: int) -> bool:
         """Go to a key packet at or before a tick; False where the container cannot."""
+        if self._leading is not None:
+            self._leading.forget()
         try:
             self.container.seek(tick, stream=self.stream)
         except (FFmpegError, OverflowError):
@@ -167,6 +176,8 @@ class Video:
 
     def rewind(self) -> None:
         """Start over, with a new decoder: seeking to the start fails on raw streams and lands elsewhere on others."""
+        if self._leading is not None:
+            self._leading.forget()
         self.container.close()
         self.container, self.stream, self.decoder = open_stream(self.source, self.limits)
 

@@ -13,6 +13,7 @@ In this process. What may hang or crash belongs into a `clips.child`.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,9 +68,9 @@ def decode_clip(
         SourceError: if the file cannot be decoded.
         ValueError: if a count, size or rule is out of bounds.
     """
-    start_ms = round(start_s * 1000)
-    end_ms = _TO_THE_END_MS if end_s is None else round(end_s * 1000)
     location = os.fspath(path)
+    bounds = (start_s, _TO_THE_END_MS / 1000 if end_s is None else end_s)
+    start_ms, end_ms = (round(bound * 1000) if math.isfinite(bound) else -1 for bound in bounds)
     if start_ms < 0 or end_ms <= start_ms:
         raise ClipError(f"[{start_s}, {end_s}) of {shown(location)}: expected 0 <= start < end, in seconds")
     span = Span(start_ms=start_ms, end_ms=end_ms)

@@ -2,12 +2,16 @@
 
 Reads     where the container has an index, only the key packets that it chooses, and the heads of groups of pictures
           that reach into an interval without one
-Gives     what `sampling.choose_cheap` says; where nothing is sound or a span has few frames, what `exact` gives
+Gives     what `sampling.choose_cheap` says, and how far that is from the exact frames: of Matroska, whose index holds
+          key frames only, as if its rate were constant; where nothing is sound or a span has few frames, what `exact`
+          gives
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
+
+import av
 
 from raydist.clips.container import Head, Video
 from raydist.clips.exact import ExactReader, Result
@@ -20,15 +24,43 @@ _FEW = 3
 """With fewer frames to an interval than this, EXACT costs about the same."""
 
 
+class _Index:
+    """What a container's index says of a stream, as near as it knows: a frame may lie about a frame's length away."""
+
+    def __init__(self, video: Video, head: Head, first_tick: int) -> None:
+        """Made before any span is read: of Matroska without an index FFmpeg makes one of what was read so far."""
+        self._entries = video.stream.index_entries
+        # Matroska's index is read at the first seek.
+        usable = video.trusts_keys and head.packet.pts is not None and video.seek(first_tick) and len(self._entries) > 0
+        # An index of all packets has decoding times, which run ahead; one of key frames has their own times.
+        self.is_whole = "mp4" in video.container.format.name
+        self._ahead = (head.packet.pts or 0) - self._entries[0].timestamp if usable and self.is_whole else 0
+        self.last = self._entries[len(self._entries) - 1].timestamp + self._ahead if usable else first_tick - 1
+        """Tick of the last entry."""
+        if video.stream.duration is not None:
+            self.end = first_tick + video.stream.duration
+        else:
+            self.end = int((video.container.duration or 0) / (av.time_base * video.base))
+
+    def around(self, low: int, high: int) -> tuple[list[int], list[int]]:
+        """Ticks of the frames in [low, high), where all frames are known, and of the key frames from the last one at or
+        before `low` on."""
+        start = self._entries.search_timestamp(low - self._ahead, backward=True)
+        stop = self._entries.search_timestamp(high - self._ahead, backward=True, any_frame=True)
+        shown = [entry for entry in self._entries[max(0, start) : stop + 1] if not entry.is_discard]
+        ticks = [entry.timestamp + self._ahead for entry in shown] if self.is_whole else []
+        keys = [entry.timestamp + self._ahead for entry in shown if entry.is_keyframe]
+        return [tick for tick in ticks if low <= tick < high], [tick for tick in keys if tick < high]
+
+
 class FastReader:
     """Reads spans of one open file by their cheap frames."""
 
     def __init__(self, video: Video, head: Head, convert: Converter) -> None:
         self._exact = ExactReader(video, head, convert)
         self._video = video
-        self._head = head
         self._clock = self._exact.stretches.clock
-        self._index: tuple[list[int], list[int]] | None = None
+        self._index = _Index(video, head, self._clock.first)
 
     def read(self, span: Span, frames: int) -> Result:
         """The wanted frames of a span, and the pictures of those that decode.
@@ -43,18 +75,18 @@ class FastReader:
 
     def _by_index(self, low: int, high: int, frames: int) -> Result | None:
         """Without reading the whole span; None where the index does not allow that."""
-        ticks, keys = self._indexed()
-        inside = ticks[bisect_left(ticks, low) : bisect_left(ticks, high)]
-        end = self._clock.first + (self._video.stream.duration or 0)
-        if high > end:
-            return None
         spans = intervals(low, high, frames)
+        if high > self._index.end or self._index.last < (low if self._index.is_whole else spans[-1][0]):
+            return None
+        ticks, keys = self._index.around(low, high)
         reach = cheap_reach(keys, spans)
         stretch = self._exact.stretches.heads(reach) if reach else None
         if stretch is None:
             return None
-        exact = choose(inside, frames) if len(inside) > len(keys) else [sum(interval) // 2 for interval in spans]
-        return self._read(stretch, stretch.ticks(min(stretch.times), high), spans, exact)
+        # Without the frames' times: where they are at a constant rate, half to one frame before an interval's middle.
+        before = int(3 / (4 * self._video.rate * self._video.base))
+        exact = choose(ticks, frames) if ticks else [sum(interval) // 2 - before for interval in spans]
+        return self._read(stretch, stretch.ticks(low, high), spans, exact)
 
     def _by_packets(self, span: Span, frames: int) -> Result:
         stretch, ticks = self._exact.stretch(span)
@@ -75,20 +107,6 @@ class FastReader:
             return None
         ms = self._clock.ms
         return Chosen(chosen, [ms(tick) for tick in chosen], [ms(tick) for tick in exact]), pictures
-
-    def _indexed(self) -> tuple[list[int], list[int]]:
-        """Ticks of the frames, and of the key frames, that the container's index knows, as near as it knows them."""
-        if self._index is None:
-            entries = [entry for entry in self._video.stream.index_entries if not entry.is_discard]
-            first = self._head.packet
-            if not entries or first.pts is None or not self._video.trusts_keys:
-                self._index = [], []
-            else:
-                # An index of all packets has decoding times, which run ahead; one of key frames has their own times.
-                ahead = first.pts - entries[0].timestamp
-                ticks = sorted(entry.timestamp + ahead for entry in entries)
-                self._index = ticks, sorted(entry.timestamp + ahead for entry in entries if entry.is_keyframe)
-        return self._index
 
 
 def _is_within(tick: int, keys: list[int], reach: dict[int, int]) -> bool:

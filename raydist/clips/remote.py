@@ -115,7 +115,7 @@ def _opened(location: str, found: _Object, tries: Tries, meter: Meter) -> Iterat
             meter.requests += 1
             return found.read(start, length)
 
-        data = tries(shown(location), attempt, length)
+        data = tries(shown(location), attempt, tries.longest_s(length))
         meter.bytes_read += len(data)
         return data
 

@@ -47,8 +47,8 @@ class Tries:
         """What one try may take that moves so many bytes."""
         return self.settings.connect_s + self.settings.read_s + length / _SLOWEST_BYTES_S
 
-    def __call__(self, shown: str, attempt: Callable[[], T], length: int = 0) -> T:
-        """Call `attempt` until it gives something.
+    def __call__(self, shown: str, attempt: Callable[[], T], longest_s: float | None = None) -> T:
+        """Call `attempt`, which takes at most so many seconds, until it gives something.
 
         Raises:
             SourceError: what the attempt raised; unreadable after the last `PassingError`.
@@ -56,7 +56,7 @@ class Tries:
         number = 0
         while True:
             number += 1
-            self._waits(self.longest_s(length))
+            self._waits(self.longest_s() if longest_s is None else longest_s)
             try:
                 return attempt()
             except PassingError as error:

@@ -88,7 +88,7 @@ def cheap_reach(keys: Sequence[int], spans: Sequence[tuple[int, int]]) -> dict[i
         if before < 0:
             return None
         start = keys[before]
-        early = (low + high) // 2 - int(REACH * (high - low))
+        early = max(spans[0][0], (low + high) // 2 - int(REACH * (high - low)))
         until = early if early > start else low
         reach[start] = max(reach.get(start, start), until)
     return reach
@@ -111,7 +111,7 @@ def choose_cheap(presented: Sequence[int], keys: Sequence[int], spans: Sequence[
         key = _nearest([tick for tick in keys if low <= tick < high], low + high)
         if key is None:
             since = chosen[-1] if chosen else -math.inf
-            early = (low + high) // 2 - (high - low)
+            early = max(spans[0][0], (low + high) // 2 - (high - low))
             key = _nearest([tick for tick in presented if max(since + 1, early) <= tick < high], low + high)
         if key is None:
             return None

@@ -148,7 +148,7 @@ class StretchReader:
     def _add_head(self, stretch: Stretch, key: int, until: int) -> bool:
         """Add packets from a key packet at `key` on, until the first frame at or after `until` is among them."""
         found: int | None = None
-        beyond = 0
+        beyond = start = 0
         for number, packet in enumerate(self.video.packets()):
             if packet.pts is None:
                 return False
@@ -156,7 +156,10 @@ class StretchReader:
                 if not packet.is_keyframe or (stretch.times and packet.pts <= stretch.times[-1]):
                     return False
                 stretch.at_head = stretch.at_head or (not stretch.times and self._is_first(packet))
+                start = packet.pts
             self._add(stretch, packet, packet.pts)
+            if packet.pts < start:  # it builds on the group before, which is not here
+                stretch.shown[-1] = False
             if stretch.kept is None:
                 return False
             if packet.pts >= until and stretch.shown[-1]:

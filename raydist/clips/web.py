@@ -1,6 +1,7 @@
 """web: files at `http://` and `https://`, through fsspec's HTTP file system.
 
 Reads     ranges; a server that knows none, or no length, is read once into a temporary file that has no name
+Gives     the bytes that were asked for: an answer with others, more or fewer counts as a try that failed
 Promises  redirects lead to http(s) only, and from https to https; one request is one try; user, password and query are
           in no message. A file that changes while it is read is noticed by its ETag, size or time
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _REDIRECTS = 10
 _PIECE_BYTES = 1 << 20
+_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+"""Content-Range: first and last byte, and the size of all (RFC 9110, section 14.4)."""
 
 
 class WebFile:
@@ -44,7 +48,7 @@ class WebFile:
         """-1: the server does not say."""
         self.has_ranges = False
         self.head = b""
-        self._ask(0, head_bytes, self._learn)
+        self._ask((0, head_bytes), lambda answer: self._learn(answer, head_bytes), self._longest_s(head_bytes))
 
     @property
     def modified_ns(self) -> int:
@@ -58,9 +62,15 @@ class WebFile:
 
     def read(self, start: int, length: int) -> bytes:
         """A range, whole."""
-        data: bytes = self._ask(start, length, self._body)
-        if len(data) < length:
-            raise PassingError(f"the answer ended after {len(data):,} of {length:,} bytes")
+
+        async def body(answer: ClientResponse) -> bytes:
+            self._require_same(answer)
+            if answer.status != 206:
+                raise PassingError(f"status {answer.status} in place of a range")
+            _require_range(answer, start, start + length)
+            return await _exactly(answer, length)
+
+        data: bytes = self._ask((start, length), body, self._longest_s(length))
         return data
 
     def check(self) -> None:
@@ -79,9 +89,13 @@ class WebFile:
         if self.size > limit:
             raise self._too_large(f"has {self.size:,} bytes", why)
         file: BinaryIO = tempfile.TemporaryFile(prefix="raydist-")  # noqa: SIM115  # the caller closes it
+        longest_s = min(self._longest_s(self.size if self.size >= 0 else limit), self._settings.whole_s)
+        ends = time.monotonic() + self._settings.whole_s
 
         async def save(answer: ClientResponse) -> None:
             self._require_same(answer)
+            if answer.status != 200:
+                raise PassingError(f"status {answer.status} in place of the whole file")
             file.seek(0)
             file.truncate()
             async for piece in answer.content.iter_chunked(_PIECE_BYTES):
@@ -92,8 +106,16 @@ class WebFile:
             if self.size >= 0 and file.tell() != self.size:
                 raise PassingError(f"the answer ended after {file.tell():,} of {self.size:,} bytes")
 
+        def attempt() -> None:
+            try:
+                self._ask(None, save, min(longest_s, ends - time.monotonic()))
+            except PassingError as error:
+                if time.monotonic() < ends:
+                    raise
+                raise self._too_slow(file.tell(), why) from error
+
         try:
-            tries(self._shown, lambda: self._ask(None, limit, save), limit)
+            tries(self._shown, attempt, longest_s)
         except BaseException:
             file.close()
             raise
@@ -107,42 +129,51 @@ class WebFile:
             f"the limit is source.whole_mb={self._settings.whole_bytes >> 20}. Raise it, or copy the file",
         )
 
-    async def _learn(self, answer: ClientResponse) -> None:
+    def _too_slow(self, came: int, why: str) -> SourceError:
+        of = f" of {self.size:,}" if self.size >= 0 else ""
+        return SourceError(
+            "unreadable",
+            f"{self._shown}: its server {why}, and within source.whole_s={self._settings.whole_s:g} seconds {came:,}{of} "
+            "bytes came. Raise it, or copy the file",
+        )
+
+    async def _learn(self, answer: ClientResponse, length: int) -> None:
         """From the answer to a first range: size, time, tag, and whether ranges work."""
         self._tag, self._modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-        total = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
-        if answer.status == 206 and total:
-            self.size, self.has_ranges, self.head = int(total[1]), True, await answer.read()
+        found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        total = int(found[3]) if found and found[3] != "*" else -1
+        if answer.status == 206 and total >= 0:
+            length = min(length, total)
+            _require_range(answer, 0, length)
+            self.size, self.has_ranges, self.head = total, True, await _exactly(answer, length)
         elif answer.status == 416:
-            self.size = int(total[1]) if total else 0
-        elif "Content-Encoding" not in answer.headers:
+            self.size = max(0, total)
+        elif answer.status == 200:
             self.size = int(answer.headers.get("Content-Length", -1))
 
-    async def _body(self, answer: ClientResponse) -> bytes:
-        self._require_same(answer)
-        return await answer.read()
-
     def _require_same(self, answer: ClientResponse) -> None:
-        total = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
         same = self._tag == answer.headers.get("ETag", "") and self._modified == answer.headers.get("Last-Modified", "")
-        if not same or (total and int(total[1]) != self.size):
+        found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if not same or (found and found[3] not in ("*", str(self.size))):
             raise self._changed()
-        if self.has_ranges and answer.status != 206:
-            raise PassingError(f"status {answer.status} in place of a range")
 
     def _changed(self) -> SourceError:
         return SourceError("changed", f"{self._shown} changed while it was read; scan again")
 
-    def _ask(self, start: int | None, length: int, use: Callable[[ClientResponse], Awaitable[Any]]) -> Any:
+    def _ask(
+        self, part: tuple[int, int] | None, use: Callable[[ClientResponse], Awaitable[Any]], seconds: float
+    ) -> Any:
+        """One try of at most so many seconds, for (start, length) or for all."""
         headers = {"Accept-Encoding": "identity"}
-        if start is not None:
+        if part is not None:
+            start, length = part
             headers["Range"] = f"bytes={start}-{start + length - 1}"
         if self._tag and not self._tag.startswith("W/"):
             headers["If-Match"] = self._tag
         from fsspec.asyn import sync
 
         files = _file_system(self._settings)
-        return sync(files.loop, self._exchange, headers, self._longest_s(length), use)
+        return sync(files.loop, self._exchange, headers, seconds, use)
 
     async def _exchange(
         self, headers: dict[str, str], seconds: float, use: Callable[[ClientResponse], Awaitable[Any]]
@@ -185,6 +216,13 @@ class WebFile:
         if status in (200, 206, 416):
             if status == 416 and self.size >= 0:
                 raise self._changed()
+            encoding = answer.headers.get("Content-Encoding", "identity")
+            if encoding.lower() != "identity":
+                raise SourceError(
+                    "unreadable",
+                    f"{self._shown} comes compressed (Content-Encoding: {encoding[:40]!r}), though it was asked for as it "
+                    "is: expected the bytes of a video. Turn compression off for videos on that server, or copy the file",
+                )
             return
         said = f"status {status} {answer.reason or ''}".strip()
         if status == 412:
@@ -202,6 +240,30 @@ class WebFile:
     def _secrets(self) -> list[str]:
         split = urlsplit(self._location)
         return [part for part in (split.query, split.password, split.username) if part]
+
+
+def _require_range(answer: ClientResponse, start: int, end: int) -> None:
+    """Frames made of other bytes than those that were asked for would be wrong without a sign."""
+    said = answer.headers.get("Content-Range", "")
+    found = _RANGE.fullmatch(said)
+    if not found or (found[1], found[2]) != (str(start), str(end - 1)):
+        raise PassingError(f"Content-Range {said[:80]!r} in place of 'bytes {start}-{end - 1}/...'")
+
+
+async def _exactly(answer: ClientResponse, length: int) -> bytes:
+    """A body of so many bytes; no more of it is kept than that."""
+    pieces: list[bytes] = []
+    missing = length
+    while missing >= 0:
+        piece = await answer.content.read(missing + 1)
+        if not piece:
+            break
+        pieces.append(piece)
+        missing -= len(piece)
+    if missing:
+        came = "goes on beyond" if missing < 0 else f"ended after {length - missing:,} of"
+        raise PassingError(f"the answer {came} {length:,} bytes")
+    return b"".join(pieces)
 
 
 def _seconds(retry_after: str) -> float:
@@ -223,4 +285,6 @@ def _file_system(settings: Remote) -> Any:
             "unreadable", f"http(s) addresses need {error.name}: install it with `pip install 'raydist[http]'`"
         ) from error
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s, sock_read=settings.read_s)
-    return HTTPFileSystem(client_kwargs={"timeout": timeout, "trust_env": True}, skip_instance_cache=True)
+    return HTTPFileSystem(
+        client_kwargs={"timeout": timeout, "trust_env": True, "auto_decompress": False}, skip_instance_cache=True
+    )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from raydist.errors import StoreError
+from raydist.errors import StoreError, UsageError
 from raydist.models.encoder import ModelInfo
 from raydist.models.recall import recall
-from raydist.models.registry import FAST, describe, plain_name
+from raydist.models.registry import FAST, describe, is_fast, plain_name
 from raydist.store import models
 
 DEFAULT_MODEL = "viclip-b16"
 
 
-def choose_model(location: str, wanted: str, sampling: str = "exact") -> ModelInfo:
+def choose_model(location: str, wanted: str, sampling: str | None = None) -> ModelInfo:
     """The model that was named (by name, folder, repository, or its key in the archive), else the archive's only one.
 
-    `sampling="fast"` is that model on fast-sampled frames, as `@fast` behind its name is.
+    `sampling="fast"` is that model on fast-sampled frames, as `@fast` behind its name is; None: as the name says.
 
     Raises:
         ModelError: the model is unknown or not on this machine.
@@ -23,9 +23,14 @@ def choose_model(location: str, wanted: str, sampling: str = "exact") -> ModelIn
     there = models.stored(location)
     if not wanted and len(there) > 1:
         raise StoreError(f"the archive has vectors of several models: {models.listed(there)}. Name one with --model.")
-    if sampling == "fast":
+    if sampling is not None:
         known = [model.name for model in there if not wanted or model.model_key == wanted]
-        wanted = plain_name(known[0] if known else wanted or DEFAULT_MODEL) + FAST
+        named = known[0] if known else wanted or DEFAULT_MODEL
+        if wanted and is_fast(named) and sampling == "exact":
+            raise UsageError(
+                f"--model {wanted!r} samples fast and embed.sampling=exact does not: leave one of them out"
+            )
+        wanted = plain_name(named) + (FAST if sampling == "fast" else "")
     meant = there if not wanted else [model for model in there if model.model_key == wanted]
     if not meant:
         info = describe(wanted or DEFAULT_MODEL)

@@ -47,7 +47,8 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     settings.open_existing(location)
     if not read.count_rows(location, "clips"):
         raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
-    info = choose_model(location, config.embed.model, config.embed.sampling)
+    sampling = config.embed.sampling if "sampling" in config.embed.model_fields_set else None
+    info = choose_model(location, config.embed.model, sampling)
     if info.licence and info.model_key not in read.model_keys(location):
         talk.print(f"{info.name}: the weights' licence is {info.licence}")
     if sys.platform == "darwin":

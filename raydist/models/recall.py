@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raydist.errors import ModelError
 from raydist.models.encoder import ModelInfo
-from raydist.models.registry import FAST, describe
+from raydist.models.registry import FAST, describe, is_fast, plain_name
 
 
 def recall(model_key: str, *names: str) -> ModelInfo | None:
@@ -18,10 +18,10 @@ def recall(model_key: str, *names: str) -> ModelInfo | None:
     problems: list[ModelError] = []
     given = [name for name in names if name]
     # The folder of a model says nothing of how it was used; its name does.
-    marked = FAST if given and given[0].endswith(FAST) else ""
+    marked = FAST if given and is_fast(given[0]) else ""
     for name in given:
         try:
-            info = describe(name.removesuffix(FAST) + marked)
+            info = describe(plain_name(name) + marked)
         except ModelError as error:
             problems.append(error)
         else:

@@ -110,12 +110,17 @@ def describe(name: str, adapter: str | None = None) -> ModelInfo:
     Raises:
         ModelError: as `resolve`; or the folder holds no model that raydist can use.
     """
-    return _describe(resolve(plain_name(name)), _adapter_folder(adapter), is_fast=name.endswith(FAST))
+    return _describe(resolve(plain_name(name)), _adapter_folder(adapter), is_fast=is_fast(name))
+
+
+def is_fast(name: str) -> bool:
+    """Whether a name bears the mark of fast sampling; a folder may be called so, too."""
+    return name.endswith(FAST) and not Path(name).expanduser().is_dir()
 
 
 def plain_name(name: str) -> str:
     """A model's name without the mark of fast sampling."""
-    return name.removesuffix(FAST)
+    return name.removesuffix(FAST) if is_fast(name) else name
 
 
 def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "auto") -> Encoder:
@@ -132,7 +137,7 @@ def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: s
     """
     target = pick_device(device)
     located, folder = resolve(plain_name(name)), _adapter_folder(adapter)
-    info = _describe(located, folder, is_fast=name.endswith(FAST))
+    info = _describe(located, folder, is_fast=is_fast(name))
     if not _is_viclip(located.folder):
         # Here and not above: transformers takes seconds to import, and ViCLIP does without it.
         from raydist.models.openai_clip import ClipEncoder
@@ -180,7 +185,7 @@ def _short(repository: str) -> str:
     )
 
 
-def _describe(located: Located, adapter: Path | None, *, is_fast: bool) -> ModelInfo:
+def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) -> ModelInfo:
     files = _weights_of(located.folder)
     if _is_viclip(located.folder):
         shape = viclip.read_shape(files[0])

@@ -26,6 +26,8 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "one group": (".mp4", {"options": {**X264, "g": "999"}}),
     "matroska": (".mkv", {"options": {**X264, "g": "40"}}),
     "transport stream, no index": (".ts", {"options": {**X264, "g": "40"}}),
+    "open groups": (".mp4", {"options": {**X264, "g": "30", "x264-params": "open-gop=1"}}),
+    "mpeg4 with B-frames": (".mp4", {"codec": "mpeg4", "options": {"g": "24", "bf": "2"}}),
     "hevc": (".mp4", {"codec": "libx265", "options": X265}),
 }
 
@@ -54,12 +56,36 @@ def test_its_frames_are_frames_of_the_file_at_the_times_it_says(video: Path) -> 
         assert np.array_equal(pixels, picture.pixels)
 
 
+def test_frames_of_any_span_are_frames_of_the_file_within_it(video: Path) -> None:
+    frames = sorted(full_decode(video), key=lambda frame: frame.pts)
+    convert = Converter(32, "viclip")
+    spans = [Span(start_ms=start, end_ms=start + 3000) for start in range(0, 9000, 700)]
+    clips = list(decode_spans(str(video), spans, size_px=32, sampling="fast"))
+    for span, clip in zip(spans, clips, strict=True):
+        assert clip.frames is not None
+        for pixels, time_ms in zip(clip.frames, clip.frame_times_ms, strict=True):
+            assert span.start_ms <= time_ms < span.end_ms
+            picture = convert(frames[time_ms // 40])
+            assert picture is not None
+            assert np.array_equal(pixels, picture.pixels), (span, time_ms)
+
+
+def test_in_a_long_file_of_many_key_frames_the_offsets_are_from_the_exact_frames(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    times = np.cumsum(random.choice([128, 5120], 600, p=[0.7, 0.3])).tolist()
+    path = encode(tmp_path / "a.mp4", count=600, times=times, options={**X264, "g": "3", "bf": "0"})
+    span = Span(start_ms=20_000, end_ms=60_000)
+    fast, exact = decoded(path, "fast", span), decoded(path, "exact", span)
+    away = [abs(a - b) for a, b in zip(fast.frame_times_ms, exact.frame_times_ms, strict=True)]
+    assert all(abs(said - is_) <= 10 for said, is_ in zip(fast.offsets_ms, away, strict=True))
+
+
 def test_each_frame_stays_within_an_interval_of_its_exact_place(video: Path) -> None:
     fast, exact = decoded(video, "fast"), decoded(video, "exact")
     assert list(fast.frame_times_ms) == sorted(set(fast.frame_times_ms))
     away = [abs(a - b) for a, b in zip(fast.frame_times_ms, exact.frame_times_ms, strict=True)]
     assert max(away) <= 12_000 / 8
-    assert all(abs(said - is_) <= 20 for said, is_ in zip(fast.offsets_ms, away, strict=True))
+    assert all(abs(said - is_) <= 40 for said, is_ in zip(fast.offsets_ms, away, strict=True))
     assert set(exact.offsets_ms) == {0}
 
 

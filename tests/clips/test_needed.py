@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import expected, same
-from videos import X265, encode
+from videos import X265, encode, full_decode
 
 from raydist.clips import av1
 from raydist.clips.container import open_video, read_head
-from raydist.clips.decode import decode_spans
+from raydist.clips.decode import decode_spans, probe
 from raydist.clips.exact import ExactReader
 from raydist.clips.picture import Converter
 from raydist.clips.source import open_source
@@ -90,3 +92,52 @@ def test_damaged_headers_lead_to_decoding_everything(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     (clip,) = decode_spans(str(path), [Span(start_ms=0, end_ms=4000)], size_px=32)
     assert clip.frames is not None
+
+
+def test_pictures_behind_a_broken_link_are_no_frames(tmp_path: Path) -> None:
+    options = {**X265, "x265-params": X265["x265-params"] + ":open-gop=1"}
+    parts = [encode(tmp_path / f"{n}.mp4", count=90, codec="libx265", options=options, seed=n) for n in range(2)]
+    path = join_at_a_broken_link(parts, tmp_path / "a.mp4")
+    shown = len(full_decode(path))
+    assert probe(str(path)).frames == shown
+    spans = [Span(start_ms=start, end_ms=start + 2000) for start in range(0, 4000, 500)]
+    clips = decode_spans(str(path), spans, size_px=None)
+    assert all(same(clip, frames) for clip, frames in zip(clips, expected(path, spans), strict=True))
+
+
+def join_at_a_broken_link(paths: Sequence[Path], out: Path) -> Path:
+    """Two open-GOP streams behind each other; the second begins at its second group, marked as a broken link (BLA)."""
+    with av.open(str(out), "w") as target, av.open(str(paths[0])) as first, av.open(str(paths[1])) as second:
+        stream = target.add_stream_from_template(first.streams.video[0])
+        packets = [packet for packet in first.demux(video=0) if packet.size]
+        later = [packet for packet in second.demux(video=0) if packet.size]
+        start = [place for place, packet in enumerate(later) if packet.is_keyframe][1]
+        offset = max(packet.pts for packet in packets) + 1024 - later[start].dts
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+        dropped = 0
+        for place, packet in enumerate(later[start:]):
+            data = bytearray(packet)
+            if place == 0:
+                dropped = mark_as_broken_link(data)
+            changed = av.Packet(bytes(data))
+            changed.pts, changed.dts = packet.pts + offset, packet.dts + offset
+            changed.time_base, changed.duration = packet.time_base, packet.duration
+            changed.is_keyframe = packet.is_keyframe
+            changed.stream = stream
+            target.mux(changed)
+        assert dropped == 1
+    return out
+
+
+def mark_as_broken_link(packet: bytearray) -> int:
+    """Rewrite the type of clean random access pictures (21) to broken link (16); how many there were."""
+    place = count = 0
+    while place + 4 < len(packet):
+        length = int.from_bytes(packet[place : place + 4], "big")
+        if packet[place + 4] >> 1 & 0x3F == 21:
+            packet[place + 4] = packet[place + 4] & 0x81 | 16 << 1
+            count += 1
+        place += 4 + length
+    return count
