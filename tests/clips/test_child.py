@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from videos import X264, encode, full_decode, join
 
-from raydist.clips.child import Child
+from raydist.clips.child import Child, Killers, _Death
 from raydist.clips.decode import decode_spans, probe
 from raydist.clips.picture import Converter
 from raydist.errors import SourceError
@@ -116,7 +117,45 @@ def test_a_file_that_kills_its_process_twice_fails_for_good(child: Child, video:
     assert 2 <= failed <= 4
     assert reasons == [""] * (6 - failed) + ["crashed"] * failed
     assert all(f"died of {number.name}" in clip.detail for clip in results if clip.reason)
+
+
+def decode_and_kill(child: Child, location: str, fingerprint: str = "") -> list[DecodedClip]:
+    """Kill the process after the first of the spans."""
+    clips = child.decode(location, SPANS, frames=8, size_px=32, resize="viclip", fingerprint=fingerprint)
+    first = next(clips)
+    assert child.pid is not None
+    kill(child.pid, signal.SIGSEGV)
+    return [first, *clips]
+
+
+def test_deaths_of_one_file_count_over_calls(child: Child, video: str, tmp_path: Path) -> None:
+    copy, new = tmp_path / "a.mp4", encode(tmp_path / "new.mp4", count=150, seed=1)
+    shutil.copyfile(video, copy)
+    fingerprint = probe(str(copy)).file_fingerprint
+    assert [clip.reason for clip in decode_and_kill(child, str(copy), fingerprint)] == [""] * 6
+    second = decode_and_kill(child, str(copy), fingerprint)
+    assert {clip.reason for clip in second[3:]} == {"crashed"}  # the process works ahead by a clip or two
+    child.probe(video)
+    pid = child.pid
+    later = list(child.decode(str(copy), SPANS, frames=8, size_px=32, resize="viclip", fingerprint=fingerprint))
+    assert [(clip.span, clip.reason) for clip in later] == [(span, "crashed") for span in SPANS]
+    assert all("died of SIGSEGV" in clip.detail for clip in later)
+    assert child.pid == pid
     assert [clip.reason for clip in decode(child, video)] == [""] * 6
+    new.replace(copy)
+    assert [clip.reason for clip in decode_and_kill(child, str(copy), probe(str(copy)).file_fingerprint)] == [""] * 6
+
+
+def test_few_files_that_killed_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raydist.clips.child.KILLERS", 2)
+    death, killers = _Death("crashed", "the decoder died of SIGSEGV", by_signal=True), Killers()
+    killers.add("a", "1", death)
+    assert killers.verdict("a", "1") is None
+    killers.add("a", "", death)
+    assert killers.verdict("a", "1") == death
+    assert killers.verdict("a", "2") is None
+    killers.add("b", "1", death)  # and a's first is forgotten
+    assert killers.verdict("a", "1") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sees open files in /proc")
@@ -133,7 +172,13 @@ def test_a_probe_is_tried_again_after_one_death_not_after_two(child: Child, tmp_
                 if process.pid not in killed and has_open(process.pid, long_file):
                     kill(process.pid)
                     killed.add(process.pid)
-    assert len(killed) == deaths
+        assert len(killed) == deaths
+        if deaths == 2:
+            probing.exception()
+            with pytest.raises(SourceError, match="died of SIGKILL"):
+                child.probe(str(long_file))  # at once
+            assert [clip.reason for clip in decode(child, str(long_file))] == ["crashed"] * 6
+            assert child.pid is None
     if deaths == 1:
         assert probing.result().frames == 25_000
     else:
