@@ -77,6 +77,9 @@ class Source(Section):
     whole_mb: int = Field(
         default=1024, ge=0, description="largest file that is downloaded whole from a server that reads no ranges"
     )
+    whole_s: float = Field(
+        default=900.0, gt=0, le=86_400, description="seconds that such a download may take, its tries included"
+    )
 
     def remote(self) -> Remote:
         """As the part that opens sources takes it."""

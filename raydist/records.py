@@ -107,6 +107,8 @@ class Remote:
     tries: int = 6
     whole_bytes: int = 1 << 30
     """A file of a server that knows no ranges is downloaded up to this size."""
+    whole_s: float = 900.0
+    """What such a download may take, its tries included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,8 +133,8 @@ class WebFile:
         of = f" of {self.size:,}" if self.size >= 0 else ""
         return SourceError(
             "unreadable",
-            f"{self._shown}: its server {why}, and within source.whole_s={self._settings.whole_s:g} seconds {came:,}{of} "
-            "bytes came. Raise it, or copy the file",
+            f"{self._shown}: its server {why}, and {came:,}{of} bytes came within "
+            f"source.whole_s={self._settings.whole_s:g} seconds. Raise it, or copy the file",
         )
 
     async def _learn(self, answer: ClientResponse, length: int) -> None:
@@ -220,8 +220,8 @@ class WebFile:
             if encoding.lower() != "identity":
                 raise SourceError(
                     "unreadable",
-                    f"{self._shown} comes compressed (Content-Encoding: {encoding[:40]!r}), though it was asked for as it "
-                    "is: expected the bytes of a video. Turn compression off for videos on that server, or copy the file",
+                    f"{self._shown} comes compressed (Content-Encoding: {encoding[:40]!r}): expected the bytes of a "
+                    "video, as was asked. Turn compression off for videos on that server, or copy the file",
                 )
             return
         said = f"status {status} {answer.reason or ''}".strip()

@@ -35,7 +35,11 @@ class Asked:
 
 @dataclass
 class Fault:
-    """What happens to the next requests: `status`, `reset` (before an answer), `half` (of a body), `stall`, `drip`."""
+    """What happens to the next requests.
+
+    `status`; `reset` before an answer; `half` of a body; `stall`; `drip`; `endless`, a body that goes on; `shifted`,
+    another range; `unnamed`, a range that does not say which; `gzip`, as the header says.
+    """
 
     kind: str
     times: float
@@ -120,106 +124,122 @@ class Loopback:
         return None
 
 
-def _handler(server: Loopback) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    loopback: Loopback
 
-        def log_message(self, *args: object) -> None:
-            pass
+    def log_message(self, *args: object) -> None:
+        pass
 
-        def answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length) if length else b""
-            asked = Asked(self.command, self.path, self.headers.get("Range", ""), dict(self.headers.items()))
-            fault = server.take(asked)
-            kind = fault.kind if fault else ""
-            if kind == "reset":
-                self.reset()
-            elif kind == "stall":
-                server.closing.wait(60)
-                self.close_connection = True
-            elif fault and kind == "status":
-                self.reply(fault.status, dict(fault.headers), b"")
-            elif server.upstream:
-                self.hand_on(body, kind)
-            else:
-                self.reply(*self.local(asked), kind)
-
-        def reset(self) -> None:
-            # Closing with linger 0 sends a reset instead of an end.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+    def answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else b""
+        asked = Asked(self.command, self.path, self.headers.get("Range", ""), dict(self.headers.items()))
+        fault = self.loopback.take(asked)
+        kind = fault.kind if fault else ""
+        if kind == "reset":
+            self.reset()
+        elif kind == "stall":
+            self.loopback.closing.wait(60)
             self.close_connection = True
+        elif fault and kind == "status":
+            self.reply(fault.status, dict(fault.headers), b"")
+        elif self.loopback.upstream:
+            self.hand_on(body, kind)
+        else:
+            self.reply(*self.local(asked, kind), kind)
 
-        def hand_on(self, body: bytes, kind: str) -> None:
-            upstream = http.client.HTTPConnection("127.0.0.1", server.upstream, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-            upstream.request(self.command, self.path, body, headers)
-            answer = upstream.getresponse()
-            data = answer.read()
-            dropped = ("connection", "transfer-encoding", "content-length", "date", "server")
-            kept = {name: value for name, value in answer.getheaders() if name.lower() not in dropped}
-            size = answer.getheader("Content-Length")
-            upstream.close()
-            self.reply(answer.status, kept, data, kind, size=int(size) if self.command == "HEAD" and size else None)
+    def reset(self) -> None:
+        # Closing with linger 0 sends a reset instead of an end.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
-        def local(self, asked: Asked) -> tuple[int, dict[str, str], bytes]:
-            path = asked.path.partition("?")[0]
-            if path not in server.files:
-                return 404, {}, b"no such file"
-            data = server.files[path]
-            headers = {"Content-Type": "video/mp4"}
-            if server.etags:
-                headers["ETag"] = f'"{server.tags[path]}"'
-            if server.times:
-                headers["Last-Modified"] = formatdate(server.modified[path], usegmt=True)
-            wanted = self.headers.get("If-Match")
-            if wanted and server.etags and wanted != headers["ETag"]:
-                return 412, {}, b""
-            if not server.ranges:
-                return 200, headers, data
-            headers["Accept-Ranges"] = "bytes"
-            found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.range)
-            if not found:
-                return 200, headers, data
-            first, last = found[1], found[2]
-            start = int(first) if first else max(0, len(data) - int(last))
-            end = min(int(last) + 1 if first and last else len(data), len(data))
-            if start >= len(data):
-                return 416, {"Content-Range": f"bytes */{len(data)}"}, b""
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
-            return 206, headers, data[start:end]
+    def hand_on(self, body: bytes, kind: str) -> None:
+        upstream = http.client.HTTPConnection("127.0.0.1", self.loopback.upstream, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        upstream.request(self.command, self.path, body, headers)
+        answer = upstream.getresponse()
+        data = answer.read()
+        dropped = ("connection", "transfer-encoding", "content-length", "date", "server")
+        kept = {name: value for name, value in answer.getheaders() if name.lower() not in dropped}
+        size = answer.getheader("Content-Length")
+        upstream.close()
+        self.reply(answer.status, kept, data, kind, size=int(size) if self.command == "HEAD" and size else None)
 
-        def reply(
-            self, status: int, headers: dict[str, str], data: bytes, kind: str = "", *, size: int | None = None
-        ) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if server.lengths or server.upstream:
-                self.send_header("Content-Length", str(len(data) if size is None else size))
-            else:
-                self.send_header("Connection", "close")
-                self.close_connection = True
-            self.end_headers()
-            if self.command == "HEAD" or status == 304:
+    def local(self, asked: Asked, kind: str) -> tuple[int, dict[str, str], bytes]:
+        path = asked.path.partition("?")[0]
+        if path not in self.loopback.files:
+            return 404, {}, b"no such file"
+        data = self.loopback.files[path]
+        headers = {"Content-Type": "video/mp4"}
+        if kind == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        if self.loopback.etags:
+            headers["ETag"] = f'"{self.loopback.tags[path]}"'
+        if self.loopback.times:
+            headers["Last-Modified"] = formatdate(self.loopback.modified[path], usegmt=True)
+        wanted = self.headers.get("If-Match")
+        if wanted and self.loopback.etags and wanted != headers["ETag"]:
+            return 412, {}, b""
+        found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.range)
+        if not self.loopback.ranges or not found:
+            return 200, headers, data
+        return _part(data, headers, found[1], found[2], kind)
+
+    def reply(
+        self, status: int, headers: dict[str, str], data: bytes, kind: str = "", *, size: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if (self.loopback.lengths or self.loopback.upstream) and kind != "endless":
+            self.send_header("Content-Length", str(len(data) if size is None else size))
+        else:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        if self.command == "HEAD" or status == 304:
+            return
+        try:
+            self.send(data[: len(data) // 2] if kind == "half" else data, kind)
+        except OSError:
+            self.close_connection = True
+        if kind == "half":
+            self.wfile.flush()
+            self.reset()
+
+    def send(self, data: bytes, kind: str) -> None:
+        step = 16 if kind == "drip" else _PIECE
+        for place in range(0, len(data), step):
+            if kind == "drip" and self.loopback.closing.wait(0.1):
                 return
-            end = len(data) // 2 if kind == "half" else len(data)
-            try:
-                for place in range(0, end, 16 if kind == "drip" else _PIECE):
-                    if kind == "drip" and server.closing.wait(0.1):
-                        break
-                    self.wfile.write(data[place : min(end, place + (16 if kind == "drip" else _PIECE))])
-                    server.sent += min(end, place + _PIECE) - place
-            except OSError:
-                self.close_connection = True
-            if kind == "half":
-                self.wfile.flush()
-                self.reset()
+            piece = data[place : place + step]
+            self.wfile.write(piece)
+            self.loopback.sent += len(piece)
+        while kind == "endless" and not self.loopback.closing.is_set():
+            self.wfile.write(bytes(_PIECE))
+            self.loopback.sent += _PIECE
 
-    for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
-        setattr(Handler, f"do_{method}", Handler.answer)
-    return Handler
+
+def _part(data: bytes, headers: dict[str, str], first: str, last: str, kind: str) -> tuple[int, dict[str, str], bytes]:
+    """The answer to a request for a range of a file."""
+    start = int(first) if first else max(0, len(data) - int(last))
+    end = min(int(last) + 1 if first and last else len(data), len(data))
+    if start >= len(data):
+        return 416, {"Content-Range": f"bytes */{len(data)}"}, b""
+    if kind == "shifted":
+        by = 1000 if start < 1000 else -1000
+        start, end = start + by, min(end + by, len(data))
+    headers["Accept-Ranges"] = "bytes"
+    if kind != "unnamed":
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+    return 206, headers, data[start:end]
+
+
+def _handler(server: Loopback) -> type[BaseHTTPRequestHandler]:
+    methods = ("GET", "HEAD", "PUT", "POST", "DELETE")
+    return type("Handler", (_Handler,), {"loopback": server, **{f"do_{name}": _Handler.answer for name in methods}})
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:

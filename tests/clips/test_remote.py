@@ -218,6 +218,58 @@ def test_a_server_without_ranges_is_read_once(video: Path, without: str) -> None
         assert (why, "source.whole_mb" in detail) == ("too_large", True)
 
 
+@pytest.mark.parametrize("fault", ["shifted", "unnamed", "endless"])
+def test_an_answer_with_other_bytes_than_those_asked_for_is_tried_again(web: Loopback, video: Path, fault: str) -> None:
+    for turn in range(4):
+        web.heal()
+        seen = iter(range(100))
+        web.fail(fault, 1, where=lambda asked, seen=seen, turn=turn: next(seen) >= turn)
+        assert same(decode(f"{web.url}/a.mp4"), video), turn
+    web.heal()
+    web.fail(fault, 1000, where=lambda asked: asked.range != "" and len(web.asked) > 1)
+    web.forget()
+    why, detail = reason(f"{web.url}/a.mp4")
+    said = {"shifted": "in place of 'bytes ", "unnamed": "Content-Range ''", "endless": "goes on beyond"}
+    assert (why, said[fault] in detail, "3 tries" in detail) == ("unreadable", True, True)
+    assert web.sent < 64 << 20  # what goes on without an end is not read
+
+
+def test_a_whole_file_comes_within_its_time_or_fails(video: Path) -> None:
+    waited: list[float] = []
+    with Loopback({"/a.mp4": video.read_bytes()}, ranges=False) as server:
+        server.fail("drip", 1000, where=lambda asked: not asked.range)
+        limits = Limits(remote=Remote(read_s=5, tries=6, whole_s=0.7))
+        with pytest.raises(SourceError) as caught:
+            list(decode_spans(f"{server.url}/a.mp4", SPANS, limits=limits, waits=waited.append))
+        assert (caught.value.reason, "source.whole_s=0.7" in caught.value.detail) == ("unreadable", True)
+        assert len(server.asked) == 2
+        assert waited[-1] == 0.7
+
+
+def test_the_wait_for_a_whole_file_is_that_for_its_size(video: Path) -> None:
+    waited: list[float] = []
+    with Loopback({"/a.mp4": video.read_bytes()}, ranges=False) as server:
+        list(decode_spans(f"{server.url}/a.mp4", SPANS, limits=Limits(), waits=waited.append))
+    assert max(waited) < 40 + video.stat().st_size / 60_000
+
+
+def test_a_body_without_an_end_is_too_large(video: Path, child: Callable[..., Child]) -> None:
+    small = Remote(read_s=5, tries=2, whole_bytes=4 << 20)
+    with Loopback({"/a.mp4": video.read_bytes()}, ranges=False, lengths=False) as server:
+        server.fail("endless", 1000)
+        clips = decode_in(child(small), f"{server.url}/a.mp4")
+        assert {clip.reason for clip in clips} == {"too_large"}
+        assert server.sent < 64 << 20
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_compresses_is_told_so(video: Path, ranges: bool) -> None:
+    with Loopback({"/a.mp4": video.read_bytes()}, ranges=ranges) as server:
+        server.fail("gzip", 1000)
+        why, detail = reason(f"{server.url}/a.mp4")
+        assert (why, "Content-Encoding: 'gzip'" in detail, len(server.asked)) == ("unreadable", True, 1)
+
+
 def test_a_copy_of_a_file_leaves_nothing_behind(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
