@@ -1,7 +1,7 @@
 """Files that have something to say again, because clips that they were copies of have left the archive.
 
 Reads     `videos` and `clips` of an archive of pre-cut clips; others hold no copies
-Promises  nothing is kept between scans, so a scan that died forgets none
+Promises  nothing is kept between scans, so a scan that died forgets none; a span in which no frame begins is not lost
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raydist.clips import naming
 from raydist.records import Span
-from raydist.scan.rows import Cutting, Row, Stretches, place_of
+from raydist.scan.rows import Cutting, Row, Stretches, in_gap, place_of
 from raydist.store import read, sql
 
 _VIDEO_COLUMNS = ["video_id", "root", "path", "state", "alias_of", "duration_s"]
@@ -21,9 +21,11 @@ def lost_copies(location: str, cutting: Cutting) -> set[str]:
     """Video ids of files of which a stretch is in no clip any more: as a whole, or spans of a longer video."""
     if cutting.template is None:
         return set()
+    videos = read.open_table(location, "videos")
+    columns = _VIDEO_COLUMNS + ["gaps_ms"] * (videos is not None and "gaps_ms" in videos.schema.names)
     aliases: dict[str, list[str]] = {}
     whole: dict[str, Row] = {}
-    for batch in read.scan_batches(location, "videos", _VIDEO_COLUMNS, where=sql.is_in("state", ["ok", "alias"])):
+    for batch in read.scan_batches(location, "videos", columns, where=sql.is_in("state", ["ok", "alias"])):
         for row in batch.to_pylist():
             row["duration_ms"] = round(row["duration_s"] * 1000)
             if row["state"] == "alias":
@@ -71,4 +73,10 @@ def _uncovered(location: str, videos: list[Row], cutting: Cutting) -> set[str]:
 
 
 def _spans(video: Row, cutting: Cutting) -> list[Span]:
-    return naming.cut(video["duration_ms"], cutting.clip_ms, cutting.shortest_ms)
+    edges = video.get("gaps_ms") or []  # an older archive has no such column
+    gaps = list(zip(edges[::2], edges[1::2], strict=True))
+    return [
+        span
+        for span in naming.cut(video["duration_ms"], cutting.clip_ms, cutting.shortest_ms)
+        if not in_gap(span, gaps)
+    ]

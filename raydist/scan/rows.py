@@ -139,7 +139,7 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
     before: Split | None = None
     for index, (span, split) in enumerate(zip(spans, splits, strict=True)):
         clip_id = naming.clip_id(video["video_id"], span)
-        if _in_gap(span, gaps):
+        if in_gap(span, gaps):
             continue
         before = old_splits.get(clip_id, before)  # what a file gained since lies in the part that it continues
         rows.append(
@@ -162,7 +162,7 @@ def clip_rows(video: Row, cutting: Cutting, dealer: Dealer, old_splits: Mapping[
     return place, rows
 
 
-def _in_gap(span: Span, gaps: Sequence[Sequence[int]]) -> bool:
+def in_gap(span: Span, gaps: Sequence[Sequence[int]]) -> bool:
     """Whether one of these stretches, rising and apart from each other, holds all of a span."""
     before = bisect_right(gaps, span.start_ms, key=lambda gap: gap[0])
     return before > 0 and span.end_ms <= gaps[before - 1][1]

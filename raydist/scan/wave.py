@@ -172,6 +172,7 @@ def video_row(row: Row) -> Row:
         "reason": reason,
         "detail": row["detail"] or "",
         "duration_s": None if duration_ms is None else duration_ms / 1000,
+        "gaps_ms": [edge for gap in row.get("gaps_ms") or () for edge in gap],
         "modified_at": _EPOCH + timedelta(microseconds=row["modified_ns"] // 1000),
     }
 

@@ -54,6 +54,7 @@ VIDEOS = pa.schema(
         "has_audio": pa.bool_(),
         "start_offset_s": pa.float64(),
         "split_override": pa.string(),
+        "gaps_ms": pa.list_(pa.int64()),  # start, end, start, ... of stretches in which no frame begins
     }
 )
 

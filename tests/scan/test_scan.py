@@ -15,6 +15,7 @@ from PIL import Image
 from videos import encode
 
 from raydist.errors import ArchiveError, StoreError, UsageError
+from raydist.store import schema
 from raydist.store.lease import Lease
 
 
@@ -384,6 +385,31 @@ def test_a_video_takes_back_the_stretches_of_cuts_that_leave(library: Library) -
     report = library.scan()
     assert report.counts == {"files": 2, "unchanged": 2, "clips": 0}
     assert not any("scan once more" in note for note in report.notes)
+
+
+def test_a_stretch_without_frames_is_not_looked_for_in_every_scan(library: Library) -> None:
+    naming = ("scan.naming={video}_{index}", "scan.clip_seconds=3")
+    cut = library.video("talk_0.mp4", 3)
+    times = [second * 12_800 for second in (0, 1, 2, 9, 10, 11)]
+    encode(library.folder / "talk.mp4", times=times, count=6, size=(32, 32), options={"preset": "ultrafast"})
+    library.scan(changes=naming)
+    assert library.rows("clips", "clip_id") == ["talks/talk.mp4#t=0,3", "talks/talk.mp4#t=9,12"]
+    assert library.scan().counts == {"files": 2, "unchanged": 2, "clips": 0}
+    cut.unlink()
+    library.scan()
+    assert library.scan().counts == {"files": 1, "unchanged": 1, "clips": 0}
+
+
+def test_an_archive_without_the_column_of_gaps_is_scanned_on(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = pa.schema([field for field in schema.VIDEOS if field.name != "gaps_ms"])
+    naming = ("scan.naming={video}_{index}", "scan.clip_seconds=3")
+    library.video("talk.mp4", 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "VIDEOS", older)
+        library.scan(changes=naming)
+    library.video("talk_1.mp4", 3)
+    assert library.scan().counts == {"files": 2, "alias": 1, "unchanged": 1, "clips": 0}
+    assert "gaps_ms" not in library.rows("videos")[0]
 
 
 def test_a_video_that_was_a_copy_as_a_whole_takes_back_any_stretch(library: Library) -> None:
