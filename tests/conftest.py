@@ -19,6 +19,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C and hands that down to what the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the seeds that tests drew, whether they passed or not: `record_property("seed", ...)`."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", []):
+                if name == "seed" and getattr(report, "when", "") == "teardown":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Before any import of ray: ports on loopback only, no token, no wrapping of workers in another environment.

@@ -1,12 +1,15 @@
 """Damaged variants of videos: no crash that spreads, no hang, no span without a result, no frame given away.
 
-RAYDIST_FUZZ_SEED sets the seed of the long run, which is another one each time.
+RAYDIST_FUZZ_SEED sets the seed of the long run, which is another one each time and shown at the end whatever comes.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import fuzz
@@ -29,12 +32,24 @@ def test_a_hundred_damaged_files_end_as_they_should(drawn: list[Path], tmp_path:
 
 
 @pytest.mark.slow
-def test_thousands_of_damaged_files_end_as_they_should(drawn: list[Path], tmp_path: Path) -> None:
+def test_thousands_of_damaged_files_end_as_they_should(
+    drawn: list[Path], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     seed = int(os.environ.get("RAYDIST_FUZZ_SEED", random.randrange(1 << 32)))
+    record_property("seed", f"RAYDIST_FUZZ_SEED={seed}")
     folder = ROOT.parent / "shared" / "realvideo"
     found = fuzz.run(drawn + (fuzz.real(folder) if folder.is_dir() else []), seed, 2500, tmp_path)
     assert found.problems == [], f"run again with RAYDIST_FUZZ_SEED={seed}"
     assert found.statuses.total() == 2500
+
+
+def test_a_seed_is_shown_also_when_all_is_well(tmp_path: Path) -> None:
+    (tmp_path / "test_drawn.py").write_text("def test_it(record_property):\n    record_property('seed', 'SEED=17')\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert run.stdout.count("test_it: SEED=17") == 1
 
 
 def test_a_seed_gives_the_same_variants_again(drawn: list[Path]) -> None:
