@@ -218,11 +218,18 @@ def changed(config: Config, options: Mapping[str, Any]) -> Config:
         ConfigError: a value out of bounds.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    values = {key: value_of(config, key) for key in known_keys()} | given
+    values = {key: value_of(config, key) for key in known_keys() if _is_stated(config, key)} | given
     try:
         return Config.model_validate(_nest(values))
     except ValidationError as error:
         raise ConfigError(_explain(error, dict.fromkeys(given, "argument"))) from error
+
+
+def _is_stated(config: Config, key: str) -> bool:
+    """Whether the value at `section.field` was given, and is no default."""
+    head, _, field = key.partition(".")
+    owner = getattr(config, head) if field else config
+    return (field or head) in owner.model_fields_set
 
 
 def known_keys() -> list[str]:

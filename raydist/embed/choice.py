@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os.path import isdir
+
 from raydist.errors import StoreError, UsageError
 from raydist.models.encoder import ModelInfo
 from raydist.models.recall import recall
@@ -30,7 +32,9 @@ def choose_model(location: str, wanted: str, sampling: str | None = None) -> Mod
             raise UsageError(
                 f"--model {wanted!r} samples fast and embed.sampling=exact does not: leave one of them out"
             )
-        wanted = plain_name(named) + (FAST if sampling == "fast" else "")
+        if is_fast(named) != (sampling == "fast"):
+            place = next((model.location for model in there if model.name == named and isdir(model.location)), "")
+            wanted = (place or plain_name(named)) + (FAST if sampling == "fast" else "")
     meant = there if not wanted else [model for model in there if model.model_key == wanted]
     if not meant:
         info = describe(wanted or DEFAULT_MODEL)

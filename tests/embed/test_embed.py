@@ -29,10 +29,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_workers import broken
 
+import raydist
 from raydist import cli, embed, load_encoder, runtime, search, status
 from raydist.clips.decode import decode_clip
+from raydist.embed.choice import choose_model
 from raydist.embed.graph import BATCH_CPU
-from raydist.errors import ArchiveError, ModelError, ResourceError, StoreError
+from raydist.errors import ArchiveError, ModelError, ResourceError, StoreError, UsageError
+from raydist.models.registry import describe
 from raydist.records import Report
 from raydist.store import commit, read, schema
 
@@ -203,6 +206,8 @@ def test_fast_sampling_has_a_table_of_its_own_and_says_how_far_its_frames_are(on
     assert any("from their exact positions" in note for note in report.notes)
     assert "offset_mean_s" not in once.report.details
     assert embed.run(configure(archive, f"{once.model}@fast")).counts["clips"] == 0
+    again = embed.run(configure(archive, report.details["model_key"]))
+    assert again.counts["clips"] == 0
     config = configure(archive, report.details["model_key"], "embed.device=cpu")
     assert search.run(config, [search.Query(words="a square")]).num_rows > 0
 
@@ -324,6 +329,22 @@ def test_a_changed_file_costs_its_own_rows_only(tmp_path: Path, model: Path) -> 
     assert signed == Counter((row["clip_key"], row["fingerprint"]) for row in second.values())
 
 
+def test_a_file_that_is_what_it_was_again_is_embedded_when_asked(tmp_path: Path, model: Path) -> None:
+    """As after a bare touch while it was read: `changed`, and then the same fingerprint as before."""
+    folder, archive = videos(tmp_path / "v", 3), tmp_path / "archive"
+    scanned(archive, folder)
+    whole = (folder / "v001.mp4").read_bytes()
+    shutil.copy(folder / "v002.mp4", folder / "v001.mp4")
+    assert made(archive, model).failures == {"changed": 3}
+    before = embeddings(archive)
+    (folder / "v001.mp4").write_bytes(whole)
+    scanned(archive, folder)
+    assert made(archive, model, retry_failed=True).counts == {"clips": 3, "rows": 3, "failed": 0}
+    after = embeddings(archive)
+    assert len(after) == 9
+    assert {name: after[name] for name in before} == before
+
+
 def test_nan_never_reaches_the_table(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = tmp_path / "archive"
     scanned(archive, videos(tmp_path / "v", 2))
@@ -336,3 +357,23 @@ def test_nan_never_reaches_the_table(tmp_path: Path, model: Path, capsys: pytest
     assert "max_failed" in talk
     assert embeddings(archive) == {}
     assert books(archive) == {"rows": 0, "failed": 6, "pending": 0}
+
+
+def test_a_name_that_samples_fast_and_a_setting_that_does_not_contradict_each_other(once: Made) -> None:
+    with pytest.raises(UsageError, match=r"tiny@fast.*leave one of them out"):
+        embed.run(configure(once.archive, "tiny@fast", "embed.sampling=exact"))
+
+
+def test_a_folder_may_be_called_fast(tmp_path: Path) -> None:
+    folder = write_viclip(tmp_path / "mine@fast")
+    assert describe(str(folder)).sampling == "exact"
+    assert describe(f"{folder}@fast").sampling == "fast"
+    assert describe(f"{folder}@fast").name == "mine@fast@fast"
+
+
+def test_the_only_model_of_an_archive_is_meant_with_fast_sampling_too(once: Made, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(once.archive, archive)
+    assert choose_model(str(archive), "", "fast").name == f"{once.model.name}@fast"
+    assert choose_model(str(archive), "", None).name == once.model.name
+    assert raydist.open(str(archive)).embed().counts["clips"] == 0
