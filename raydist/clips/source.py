@@ -169,7 +169,8 @@ def refuse_change(source: Source) -> None:
     if how:
         raise SourceError(
             "changed",
-            f"{shown(source.location)} {how} while it was read; run `raydist scan` again when nothing writes to it",
+            f"{shown(source.location)} {how} while it was read; when nothing writes to it, run `raydist scan` again, "
+            "and `raydist embed --retry-failed` for a file with the same bytes as before",
         )
 
 
@@ -283,7 +284,7 @@ def _stat_error(location: str, error: OSError | ValueError) -> SourceError:
     if number == errno.ENOENT and os.path.lexists(location.replace("\0", "?")):
         return SourceError("not_a_file", f"{shown(location)} is a link to nothing")
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return SourceError("missing", f"{shown(location)} does not exist")
+        return SourceError("missing", address.not_read(location) or f"{shown(location)} does not exist")
     if number in (errno.ELOOP, errno.ENXIO):
         return SourceError("not_a_file", f"{shown(location)}: {error}; expected a regular file")
     return SourceError("unreadable", f"{shown(location)}: {os.strerror(number or errno.EIO)}")

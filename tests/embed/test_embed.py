@@ -339,6 +339,7 @@ def test_a_file_that_is_what_it_was_again_is_embedded_when_asked(tmp_path: Path,
     before = embeddings(archive)
     (folder / "v001.mp4").write_bytes(whole)
     scanned(archive, folder)
+    assert made(archive, model).counts["clips"] == 0
     assert made(archive, model, retry_failed=True).counts == {"clips": 3, "rows": 3, "failed": 0}
     after = embeddings(archive)
     assert len(after) == 9
