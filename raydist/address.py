@@ -7,14 +7,16 @@ Promises  what is shown or stored of an address never holds a password, a token 
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 BUCKETS = ("s3", "gs")
 WEB = ("http", "https")
 
 _ADDRESS = re.compile(rf"({'|'.join((*BUCKETS, *WEB))})://", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-_ALIKE = {"s3n": "s3", "s3a": "s3", "gcs": "gs", "ftp": "https", "ftps": "https"}
+_MEANT = {"s3n": "s3", "s3a": "s3", "gcs": "gs", "ftp": "https", "ftps": "https"} | {
+    known: known for known in BUCKETS + WEB
+}
 _UNENCODED = "/!$&'()*+,;=:@-._~"
 """What a path of a URL may hold as it is (RFC 3986, section 3.3)."""
 
@@ -24,13 +26,23 @@ def is_address(location: str) -> bool:
     return _ADDRESS.match(location) is not None
 
 
-def looks_like_one(text: str) -> str:
-    """For a text that is meant as an address and is none that can be read: what may have been meant; else empty."""
+def not_read(text: str) -> str:
+    """For a text that is meant as an address and is none that can be read: that, and what to give; else empty."""
     found = _SCHEME.match(text)
     if found is None or is_address(text):
         return ""
-    scheme = found[1].lower()
-    return f"{_ALIKE.get(scheme, scheme if scheme in (*BUCKETS, *WEB) else 's3')}://{text[found.end() :]}"
+    scheme, rest = found[1].lower(), text[found.end() :]
+    meant = public(f"{_MEANT.get(scheme, WEB[0])}://{rest}")
+    given = found[0] + meant.partition("://")[2]
+    if scheme == "file":
+        given, help_ = text, f"give the path: {'/' + unquote(rest.removeprefix('localhost/'))!r}"
+    elif scheme in _MEANT:
+        help_ = f"did you mean {meant!r}?"
+    elif found[0].endswith("://"):
+        help_ = "copy it to one of these, or to a disk"
+    else:
+        return ""  # a path with a colon in it
+    return f"{given!r} is no address that raydist reads: expected s3://, gs://, http:// or https://; {help_}"
 
 
 def scheme_of(location: str) -> str:
@@ -51,7 +63,7 @@ def plain(location: str) -> str:
     """An address as an archive holds it: scheme and host in small letters, encoded in one way, no slash at the end.
 
     Raises:
-        ValueError: it names no bucket or host, or holds a secret or a query; the message may be shown.
+        ValueError: it is no URL, names no bucket or host, or holds a secret or a query; the message may be shown.
     """
     scheme, _, rest = location.partition("://")
     scheme = scheme.lower()
@@ -65,7 +77,10 @@ def plain(location: str) -> str:
         raise ValueError(f"{public(location)!r} names no {'host' if scheme in WEB else 'bucket'}")
     if scheme in BUCKETS:
         return f"{scheme}://{host}{slash}{path}".rstrip("/")
-    split = urlsplit(location)
+    try:
+        split = urlsplit(location)
+    except ValueError as error:
+        raise ValueError(f"{public(location)!r} is no URL ({error}): expected http(s)://HOST[:PORT]/PATH") from error
     if split.query or split.fragment:
         raise ValueError(
             f"{public(location)!r} was given with a query: expected a URL without one. Signed URLs run out, and an "

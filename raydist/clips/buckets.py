@@ -62,6 +62,11 @@ class BucketObject:
     head = b""
 
     def __init__(self, location: str, settings: Remote) -> None:
+        """
+        Raises:
+            SourceError: not_a_file, missing, forbidden, unreadable.
+        """
+        _require_file(location)
         self._location = location
         self._files = _file_system(location, settings)
         self._file = self._open()
@@ -138,9 +143,9 @@ def entries(location: str, settings: Remote) -> Iterator[Entry]:
 
     folders: set[str] = set()
     for info in Tries(settings)(shown(location), attempt):
-        name, slash, _ = info.path.removeprefix(selector.base_dir).strip("/").partition("/")
+        name, slash, _ = info.path.removeprefix(selector.base_dir).removeprefix("/").partition("/")
         is_folder = bool(slash) or info.type == fs.FileType.Directory
-        if not name or name in folders:  # a key that ends with a slash stands for its folder
+        if not name or name in folders:  # a key that ends with a slash stands for its folder; see also `_path`
             continue
         if is_folder:
             folders.add(name)
@@ -167,8 +172,30 @@ def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+def _require_file(location: str) -> None:
+    key = location.partition("://")[2].rstrip("/").partition("/")[2]
+    if not key or location.endswith("/"):
+        kind = "a folder of a bucket" if key else "a bucket"
+        raise SourceError(
+            "not_a_file", f"{shown(location)} names {kind}: expected a file in one, without '/' at its end"
+        )
+
+
 def _path(location: str) -> str:
-    return location.partition("://")[2]
+    """As the clients take it.
+
+    Raises:
+        SourceError: unreadable; the clients take no key with an empty part, and list none.
+    """
+    path = location.partition("://")[2]
+    if path.startswith("/") or "//" in path:
+        what = "names no bucket" if path.startswith("/") else "has nothing between two '/' of its key"
+        raise SourceError(
+            "unreadable",
+            f"{shown(location)} {what}: expected {address.scheme_of(location)}://BUCKET/KEY. Keys with '//' cannot be "
+            "read; copy the object to another key",
+        )
+    return path
 
 
 def _translated(location: str, call: Callable[[], T]) -> T:

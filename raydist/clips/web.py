@@ -187,7 +187,7 @@ class WebFile:
         except TimeoutError as error:
             raise PassingError(f"no answer, or no more of it, within {self._settings.read_s:g} s") from error
         except aiohttp.InvalidURL as error:
-            raise SourceError("missing", f"{self._shown} is no URL") from error
+            raise SourceError("missing", f"{self._shown} is no URL: expected http(s)://HOST[:PORT]/PATH") from error
         except (aiohttp.ClientError, OSError) as error:
             what = re.sub(r"\s+", " ", str(error)) or type(error).__name__
             if any(secret in what for secret in self._secrets()):

@@ -139,12 +139,9 @@ def _globbed(path: str, text: str) -> Iterator[_Typed]:
 
 
 def _missing(path: str, text: str) -> UsageError:
-    meant = address.looks_like_one(text)
-    if meant:
-        return UsageError(
-            f"{address.public(text)!r} is no address that raydist reads: expected s3://, gs://, http:// or https://; "
-            f"did you mean {address.public(meant)!r}?"
-        )
+    hint = address.not_read(text)
+    if hint:
+        return UsageError(hint)
     folder = os.path.dirname(os.path.abspath(path))
     names = os.listdir(folder) if os.path.isdir(folder) else []
     near = difflib.get_close_matches(os.path.basename(path.rstrip("/")), names, n=1)

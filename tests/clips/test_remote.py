@@ -368,9 +368,49 @@ def test_every_clip_ends_done_or_failed_whatever_a_server_does(
 def test_addresses_are_told_from_paths() -> None:
     assert all(map(address.is_address, ("s3://b", "S3://b/k", "gs://b/k", "http://h/a", "https://h/a")))
     assert not any(map(address.is_address, ("/a", "a.mp4", "http:x.mp4", "s3:/b", "file:///a", "ftp://h/a", "C:\\a")))
-    assert address.looks_like_one("s3:/films/a") == "s3://films/a"
-    assert address.looks_like_one("s3n://films/a") == "s3://films/a"
-    assert address.looks_like_one("/a") == address.looks_like_one("s3://films") == ""
+    assert address.not_read("/a") == address.not_read("s3://films") == address.not_read("note:/a.mp4") == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("s3:/films/a.mp4", "did you mean 's3://films/a.mp4'?"),
+        ("s3n://films/a.mp4", "did you mean 's3://films/a.mp4'?"),
+        ("ftp://someone:hush@h/a.mp4?hush", "'ftp://h/a.mp4' is no address that raydist reads"),
+        ("ftp://h/a.mp4", "did you mean 'https://h/a.mp4'?"),
+        ("file:///tmp/a%20b.mp4", "give the path: '/tmp/a b.mp4'"),
+        ("hdfs://h/a.mp4", "https://; copy it to one of these, or to a disk"),
+        ("az://h/a.mp4", "https://; copy it to one of these, or to a disk"),
+    ],
+)
+def test_what_is_no_address_that_can_be_read_says_what_to_give(typed: str, said: str) -> None:
+    for read in (decode_clip, probe):
+        with pytest.raises(SourceError) as caught:
+            read(typed)
+        assert (caught.value.reason, said in caught.value.detail) == ("missing", True), caught.value.detail
+        assert "hush" not in caught.value.detail
+
+
+def test_what_is_no_url_is_shown_with_what_was_expected() -> None:
+    for bad in ("http://[::1/a.mp4", "http://h:99999/a.mp4", "http:///a.mp4"):
+        why, detail = reason(bad)
+        assert (why, bad in detail, "http(s)://HOST" in detail) == ("missing", True, True)
+    with pytest.raises(ValueError, match=r"'http://\[::1/a.mp4' is no URL"):
+        address.plain("http://[::1/a.mp4")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_what_names_no_file_of_a_bucket_says_so(scheme: str) -> None:
+    for location, why, said in (
+        ("films", "not_a_file", "names a bucket"),
+        ("films/", "not_a_file", "names a bucket"),
+        ("films/a.mp4/", "not_a_file", "without '/' at its end"),
+        ("films//a.mp4", "unreadable", "Keys with '//' cannot be read"),
+        ("films/a//b.mp4", "unreadable", "Keys with '//' cannot be read"),
+        ("/a.mp4", "unreadable", "names no bucket"),
+    ):
+        found, detail = reason(f"{scheme}://{location}")
+        assert (found, said in detail, f"'{scheme}://{location}'" in detail) == (why, True, True), detail
 
 
 def test_an_address_is_stored_in_one_way_and_joins_back() -> None:

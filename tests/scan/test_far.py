@@ -133,6 +133,10 @@ def test_a_folder_that_moved_into_a_bucket_keeps_its_clips(s3: Loopback, moto: i
         ("s3:/films2", r"did you mean 's3://films2'"),
         ("s3n://films2/a", r"did you mean 's3://films2/a'"),
         ("ftp://host/a.mp4", r"expected s3://, gs://"),
+        ("file:///tmp/x.mp4", r"give the path: '/tmp/x.mp4'"),
+        ("hdfs://host/x.mp4", r"https://; copy it to one of these"),
+        ("http://[::1/a.mp4", r"'http://\[::1/a.mp4' is no URL"),
+        ("s3://films2//a.mp4", r"Keys with '//' cannot be read"),
         ("s3://", "names no bucket"),
         ("s3://key:hush@films2/a", "expected none in an address"),
         ("https://host/a.mp4?X-Signature=hush", "expected a URL without one"),
@@ -141,7 +145,7 @@ def test_a_folder_that_moved_into_a_bucket_keeps_its_clips(s3: Loopback, moto: i
 )
 def test_what_was_typed_wrong_is_said_at_once(s3: Loopback, moto: int, library: Library, typed: str, said: str) -> None:
     fill(moto, "films2", {"a.mp4": b"x"})
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises((UsageError, SourceError), match=said) as caught:
         run(library, typed)
     assert "hush" not in str(caught.value)
     assert not library.archive.exists()
@@ -175,7 +179,8 @@ def test_a_bucket_of_google_is_scanned_and_read(library: Library, monkeypatch: p
     video = library.video("made/a.mp4").read_bytes()
     with gs_server("films") as port:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        gs_fill(port, "films", {"talks/a.mp4": video, "talks/in/deep/b.mp4": video, "talks/.hid/c.mp4": video})
+        keys = ("talks/a.mp4", "talks/in/deep/b.mp4", "talks/.hid/c.mp4", "talks//no-part.mp4")
+        gs_fill(port, "films", dict.fromkeys(keys, video))
         changes = (*QUICK, "source.anonymous=true")
         request = scan.Request(inputs=["gs://films/talks"])
         assert scan.run(library.config(*changes), request).counts["ok"] == 2
