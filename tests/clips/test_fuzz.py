@@ -46,7 +46,8 @@ def test_thousands_of_damaged_files_end_as_they_should(
 def test_a_seed_is_shown_also_when_all_is_well(tmp_path: Path) -> None:
     (tmp_path / "test_drawn.py").write_text("def test_it(record_property):\n    record_property('seed', 'SEED=17')\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    paths = os.pathsep.join(str(ROOT / "tests" / below) for below in (".", "clips"))
+    environment = {**os.environ, "PYTHONPATH": paths}
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stdout.count("test_it: SEED=17") == 1
