@@ -11,6 +11,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from loopback import Loopback
+from stores import ENVIRONMENT, s3_server
 
 hypothesis.settings.register_profile("shared", deadline=None)  # other work on the machine is no failure
 hypothesis.settings.load_profile("shared")
@@ -66,3 +68,20 @@ def cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[int]:
+    """The port of an S3 server with nothing in it."""
+    with s3_server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A proxy in front of `moto`, which the environment names with its credentials."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with Loopback(upstream=moto) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server

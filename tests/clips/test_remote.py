@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import Loopback
-from stores import ENVIRONMENT, fill, s3_server
+from stores import fill
 from videos import encode
 
 from raydist import address
@@ -35,20 +35,9 @@ def web(video: Path) -> Iterator[Loopback]:
 
 
 @pytest.fixture(scope="module")
-def moto(video: Path) -> Iterator[int]:
-    with s3_server() as port:
-        fill(port, "films", {"talks/a b#1%.mp4": video, "talks/a.mp4": video, "empty.mp4": b"", "note.mp4": b"text"})
-        yield port
-
-
-@pytest.fixture
-def s3(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    """A proxy in front of the store, named by the environment."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    with Loopback(upstream=moto) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        yield server
+def moto(moto: int, video: Path) -> int:
+    fill(moto, "films", {"talks/a b#1%.mp4": video, "talks/a.mp4": video, "empty.mp4": b"", "note.mp4": b"text"})
+    return moto
 
 
 def decode(location: str, remote: Remote = QUICK, spans: list[Span] = SPANS) -> list[DecodedClip]:

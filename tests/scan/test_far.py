@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
 
 import pytest
 from conftest import Library
 from loopback import Loopback
-from stores import ENVIRONMENT, fill, gs_fill, gs_server, s3_server
+from stores import fill, gs_fill, gs_server
 
 from raydist import embed, scan, search
 from raydist.errors import SourceError, UsageError
@@ -17,21 +16,6 @@ from raydist.scan.select import select
 from raydist.scan.walk import Walked, walk
 
 QUICK = ("source.tries=2", "source.read_s=2")
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[int]:
-    with s3_server() as port:
-        yield port
-
-
-@pytest.fixture
-def s3(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    with Loopback(upstream=moto) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        yield server
 
 
 def put(moto: int, bucket: str, library: Library, *keys: str) -> None:
