@@ -2,7 +2,7 @@
 
 Gives     a file over ranged reads; over a temporary copy where the server knows no ranges
 Promises  passing failures are tried again as the settings say; what stays is a SourceError: missing, forbidden,
-          unreadable, changed, too_large. FFmpeg gets the file, never the address
+          unreadable, not_a_file, changed, too_large. FFmpeg gets the file, never the address
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def open_remote(
         waits: told how many seconds asking may take, before it begins.
 
     Raises:
-        SourceError: missing, forbidden, unreadable, empty, or too_large (a server without ranges).
+        SourceError: missing, not_a_file, forbidden, unreadable, empty, or too_large (a server without ranges).
     """
     tries, meter = Tries(settings, waits), Meter()
 
