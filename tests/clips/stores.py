@@ -33,8 +33,10 @@ def s3_server() -> Iterator[int]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    port = server.get_host_and_port()[1]
     try:
-        yield server.get_host_and_port()[1]
+        _empty(port)
+        yield port
     finally:
         server.stop()
 
@@ -80,6 +82,14 @@ def gs_fill(port: int, bucket: str, files: Mapping[str, bytes]) -> None:
         connection.request("POST", path, data, {"Content-Type": "video/mp4"})
         assert connection.getresponse().status == 200
         connection.close()
+
+
+def _empty(port: int) -> None:
+    """All servers of a process share what they hold: another may have left something."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/moto-api/reset")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def _answers(port: int) -> bool:
