@@ -55,7 +55,7 @@ class LeadingPictures:
         """Whether the picture of the next packet, in decoding order, is never shown."""
         dropped = False
         for start in _nal_starts(data, self._length_bytes):
-            kind = (data[start] >> 1) & 0x3F
+            kind = (data[start] >> 1) & 0x3F if start < len(data) else -1
             if kind in _RASL:
                 dropped = self._broken
             elif kind in _RANDOM_ACCESS:

@@ -14,6 +14,7 @@ from reference import expected, same
 from videos import X265, encode, full_decode
 
 from raydist.clips import av1
+from raydist.clips.bitstream import LeadingPictures, hevc_picture
 from raydist.clips.container import open_video, read_head
 from raydist.clips.decode import decode_spans, probe
 from raydist.clips.exact import ExactReader
@@ -141,3 +142,10 @@ def mark_as_broken_link(packet: bytearray) -> int:
             count += 1
         place += 4 + length
     return count
+
+
+@given(data=st.binary(max_size=60), length_bytes=st.sampled_from([0, 1, 2, 4]))
+def test_any_bytes_are_a_packet_of_hevc(data: bytes, length_bytes: int) -> None:
+    for packet in (data, data + b"\0\0\1"):
+        assert isinstance(LeadingPictures(length_bytes).drops(memoryview(packet)), bool)
+        hevc_picture(memoryview(packet), length_bytes)
