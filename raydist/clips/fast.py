@@ -29,13 +29,15 @@ class _Index:
 
     def __init__(self, video: Video, head: Head, first_tick: int) -> None:
         """Made before any span is read: of Matroska without an index FFmpeg makes one of what was read so far."""
-        self._entries = video.stream.index_entries
+        self._video = video
         # Matroska's index is read at the first seek.
-        usable = video.trusts_keys and head.packet.pts is not None and video.seek(first_tick) and len(self._entries) > 0
+        usable = video.trusts_keys and head.packet.pts is not None and video.seek(first_tick)
+        entries = video.stream.index_entries
+        usable = usable and len(entries) > 0
         # An index of all packets has decoding times, which run ahead; one of key frames has their own times.
         self.is_whole = "mp4" in video.container.format.name
-        self._ahead = (head.packet.pts or 0) - self._entries[0].timestamp if usable and self.is_whole else 0
-        self.last = self._entries[len(self._entries) - 1].timestamp + self._ahead if usable else first_tick - 1
+        self._ahead = (head.packet.pts or 0) - entries[0].timestamp if usable and self.is_whole else 0
+        self.last = entries[len(entries) - 1].timestamp + self._ahead if usable else first_tick - 1
         """Tick of the last entry."""
         if video.stream.duration is not None:
             self.end = first_tick + video.stream.duration
@@ -45,9 +47,10 @@ class _Index:
     def around(self, low: int, high: int) -> tuple[list[int], list[int]]:
         """Ticks of the frames in [low, high), where all frames are known, and of the key frames from the last one at or
         before `low` on."""
-        start = self._entries.search_timestamp(low - self._ahead, backward=True)
-        stop = self._entries.search_timestamp(high - self._ahead, backward=True, any_frame=True)
-        shown = [entry for entry in self._entries[max(0, start) : stop + 1] if not entry.is_discard]
+        entries = self._video.stream.index_entries  # not kept: they are gone with a container that is opened anew
+        start = entries.search_timestamp(low - self._ahead, backward=True)
+        stop = entries.search_timestamp(high - self._ahead, backward=True, any_frame=True)
+        shown = [entry for entry in entries[max(0, start) : stop + 1] if not entry.is_discard]
         ticks = [entry.timestamp + self._ahead for entry in shown] if self.is_whole else []
         keys = [entry.timestamp + self._ahead for entry in shown if entry.is_keyframe]
         return [tick for tick in ticks if low <= tick < high], [tick for tick in keys if tick < high]

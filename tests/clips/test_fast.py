@@ -115,6 +115,14 @@ def test_only_chosen_packets_are_read_where_the_container_has_an_index(tmp_path:
         assert opened.packets_read - before <= 8
 
 
+def test_a_file_that_is_opened_anew_on_the_way_is_read_on(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.ts", count=300, options={**X264, "g": "40"})
+    spans = [Span(start_ms=start, end_ms=start + 3000) for start in (0, 3000, 0, 6000, 0)]
+    clips = list(decode_spans(str(path), spans, size_px=32, sampling="fast"))
+    assert [clip.reason for clip in clips] == [""] * 5
+    assert np.array_equal(clips[0].frames, clips[2].frames)
+
+
 def test_an_open_end_is_the_end_of_the_file(video: Path) -> None:
     assert decode_clip(video, 3, None, sampling="fast", size=32).shape == (8, 32, 32, 3)
 
