@@ -109,8 +109,12 @@ class Drivers:
         tables = [f"embeddings_{key}" for key in read.model_keys(location)]
         return read.count_rows(location, "clips") - sum(read.count_rows(location, table) for table in tables)
 
-    def left_over(self, patience_s: float = 30.0) -> list[str]:
-        """Processes of the run that outlive it."""
+    def left_over(self, patience_s: float = 150.0) -> list[str]:
+        """Processes of the run that outlive it.
+
+        Ray's own agents notice by asking from time to time that their raylet is gone: on a crowded machine that takes
+        more than half a minute.
+        """
         deadline = time.monotonic() + patience_s
         while (found := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.5)

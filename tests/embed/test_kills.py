@@ -30,6 +30,7 @@ def assert_each_clip_once(drivers: Drivers) -> None:
     assert found["left_over"] == [], found
 
 
+@pytest.mark.timeout(600)
 def test_ctrl_c_and_a_kill_lose_and_double_nothing(temporary: Path) -> None:
     drivers = Drivers(*build(temporary, files=24, seconds=5), str(temporary))
     driver = drivers.start(own_group=True)
