@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
-from videos import X264, encode, full_decode, rotate
+from videos import X264, encode, full_decode, rotate, usual_priority
 
 from raydist.clips.decode import decode_clip, decode_spans
 from raydist.clips.picture import Converter, is_mirrored, rotation
@@ -42,7 +42,7 @@ def film(
     start: int = 0,
 ) -> Path:
     """Encode frames; format, range and colours are those of the first."""
-    with av.open(str(path), "w") as container:
+    with usual_priority(), av.open(str(path), "w") as container:
         first = frames[0]
         stream = container.add_stream(codec, rate=25, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, first.format.name

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def encode(
         times: of each frame in ticks of 1/12800 s; None: `rate` frames a second.
         drawn: frames [H, W, C] in the place of those that `draw` gives.
     """
-    with av.open(str(path), "w") as container:
+    with usual_priority(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height = size
         stream.pix_fmt = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
@@ -77,6 +79,22 @@ def encode(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """SVT-AV1 gives the thread that starts it real-time priority where it may, and leaves it so.
+
+    All that the process starts afterwards would have it too, and starve the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def join(paths: Sequence[Path], out: Path) -> Path:
