@@ -88,8 +88,9 @@ def write(shown: Combination, seed: int, file: Path) -> int:
 def encode(frames: Iterable[Image.Image], file: Path | BinaryIO) -> None:
     """Encode RGB pictures of one size at `FPS` frames a second."""
     with av.open(str(file) if isinstance(file, Path) else file, "w", format="mp4") as container:
-        # With B-frames libx264 gives other bytes for the same pictures from time to time, with one thread too.
-        options = {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0"}
+        # Without the macroblock tree: it reads memory that libx264 never wrote, and the same pictures give other bytes
+        # from time to time.
+        options = {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0", "mbtree": "0"}
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
         for frame in _video_frames(frames):
