@@ -78,9 +78,8 @@ class ExactReader:
             SequentialNeededError: see above.
             SourceError: too_large.
         """
-        wanted = sorted(set(keys))
         pictures = self.sound_pictures(stretch, keys)
-        return self._decoder.through(stretch, wanted) if pictures is None else pictures
+        return self._decoder.through(stretch, sorted(set(keys))) if pictures is None else pictures
 
     def sound_pictures(self, stretch: Stretch, keys: list[int]) -> dict[int, Picture] | None:
         """The pictures at these ticks; None where something in the stretch is not sound.

@@ -11,10 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
-Sampling = Literal["exact", "fast"]
-SAMPLINGS: tuple[Sampling, ...] = ("exact", "fast")
+SAMPLINGS = ("exact", "fast")
 
 REACH = 0.75
 """How far before the middle of an interval without a key frame its frame may lie, in lengths of an interval."""

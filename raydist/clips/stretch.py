@@ -79,7 +79,8 @@ class StretchReader:
             at_start = target <= self.clock.first
             if at_start:
                 # Decoding times start before presentation times; a seek to the first of these can land behind it.
-                target = min(self.clock.first, self._head.packet.dts or self.clock.first)
+                dts = self._head.packet.dts
+                target = self.clock.first if dts is None else min(self.clock.first, dts)
             if not self.video.seek(target):
                 raise SequentialNeededError("the container cannot seek")
             self.video.expect(target, high)
@@ -165,7 +166,9 @@ class StretchReader:
             if packet.pts >= until and stretch.shown[-1]:
                 found = packet.pts if found is None else min(found, packet.pts)
             beyond += packet.pts >= until
-            if found is not None and (found <= until or beyond >= REORDER or (packet.dts or found) >= found):
+            # What comes later is not shown before it is decoded.
+            is_first = found is not None and packet.dts is not None and packet.dts >= found
+            if found is not None and (found <= until or beyond >= REORDER or is_first):
                 return True
         return found is not None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import is_offline_mode, snapshot_download
 
 # HTTPError is the base of all that the hub's HTTP library raises, whichever that is; the hub does not declare it.
-from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
+from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError  # type: ignore[attr-defined]  # not in its list
 
 from raydist.errors import ModelError
 

@@ -98,7 +98,7 @@ def load_reference(location: Path | str) -> ViCLIP:
     file = weights_file(location)
     shape = read_shape(file)
     with _opened(file) as source:
-        packed = {key: source.get_tensor(key).float() for key in source.keys()}  # noqa: SIM118  # it is no dict  # it is no dict
+        packed = {key: source.get_tensor(key).float() for key in source.keys()}  # noqa: SIM118  # it is no dict
     with torch.device("meta"):
         model = ViCLIP(shape)
     state = from_reference_layout(packed)
@@ -132,7 +132,7 @@ def read_shape(file: Path) -> ViclipShape:
         ModelError: not a safetensors file, or not a ViCLIP.
     """
     with _opened(file) as source:
-        shapes = {key: tuple(source.get_slice(key).get_shape()) for key in source.keys()}  # noqa: SIM118
+        shapes = {key: tuple(source.get_slice(key).get_shape()) for key in source.keys()}  # noqa: SIM118  # as above
     heads = _heads_of(file.with_name("config.json"))
     return shape_from_tensors(shapes, vision_heads=heads.get("vision"), text_heads=heads.get("text"))
 

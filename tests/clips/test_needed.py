@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from raydist.clips.bitstream import LeadingPictures, hevc_picture
 from raydist.clips.container import open_video, read_head
 from raydist.clips.decode import decode_spans, probe
 from raydist.clips.exact import ExactReader
+from raydist.clips.needed import needs
 from raydist.clips.picture import Converter
 from raydist.clips.source import open_source
 from raydist.records import Limits, Span
@@ -83,16 +84,23 @@ def test_any_bytes_are_frames_of_av1_or_refused(data: bytes) -> None:
     assert all(0 <= start < len(data) for start, _ in frames)
 
 
-def test_damaged_headers_lead_to_decoding_everything(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.mp4", count=100, size=(128, 96), codec="libsvtav1", options=SVT)
-    data = bytearray(path.read_bytes())
-    begin = data.index(b"mdat") + 4
-    random = np.random.default_rng(0)
-    for place in random.integers(begin + 5000, len(data) - 3000, 20):
-        data[place] ^= 0xFF
-    path.write_bytes(bytes(data))
-    (clip,) = decode_spans(str(path), [Span(start_ms=0, end_ms=4000)], size_px=32)
-    assert clip.frames is not None
+def test_a_damaged_header_leads_to_decoding_everything(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", count=60, size=(128, 96), codec="libsvtav1", options=SVT)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        extradata = stream.codec_context.extradata
+    sound, damaged = needs("av1", extradata), needs("av1", extradata)
+    assert sound is not None
+    assert damaged is not None
+    for place, packet in enumerate(packets):
+        sound.note(packet)
+        damaged.note(av.Packet(bytes(packet)[: packet.size // 2]) if place == 20 else packet)
+    kept = sound.of(0, 40, [0, 40])
+    assert kept is not None
+    assert {0, 40} <= set(kept) < set(range(41))
+    assert damaged.of(0, 40, [0, 40]) is None
+    assert damaged.of(0, 19, [0, 19]) is not None
 
 
 def test_pictures_behind_a_broken_link_are_no_frames(tmp_path: Path) -> None:
@@ -149,3 +157,10 @@ def test_any_bytes_are_a_packet_of_hevc(data: bytes, length_bytes: int) -> None:
     for packet in (data, data + b"\0\0\1"):
         assert isinstance(LeadingPictures(length_bytes).drops(memoryview(packet)), bool)
         hevc_picture(memoryview(packet), length_bytes)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+def test_encoding_leaves_the_tests_at_their_usual_priority(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    encode(tmp_path / "a.mp4", count=20, size=(128, 96), codec="libsvtav1", options=SVT)
+    assert os.sched_getscheduler(0) == before == os.SCHED_OTHER

@@ -65,6 +65,8 @@ def test_large_pictures_on_several_threads_are_the_same(tmp_path: Path) -> None:
     width, height = 3840, 2160
     assert width * height >= LARGE_PIXELS
     path = encode(tmp_path / "a.mp4", count=12, size=(width, height), options={**X264, "preset": "ultrafast", "g": "8"})
+    with open_source(str(path)) as source, open_video(source, Limits(threads=3), quick=True) as video:
+        assert video.decoder.thread_count == 3
     plain, threaded = decoded(path, Limits()), decoded(path, Limits(threads=3))
     assert threaded.filled_frames == 0
     assert np.array_equal(plain.frames, threaded.frames)
