@@ -107,6 +107,48 @@ class Embed(Section):
     commit_rows: int = Field(default=100_000, ge=1, description="rows after which a commit comes sooner")
 
 
+class Caption(Section):
+    """[caption] clips -> captions."""
+
+
+class Train(Section):
+    """[train] clips and captions -> a LoRA adapter. The model is `embed.model`."""
+
+    batch: int = Field(default=64, ge=2, description="clips of a step, over all workers")
+    micro_batch: int = Field(
+        default=0, ge=0, description="clips a forward pass holds for its gradient; 0: the whole share of a worker"
+    )
+    epochs: int = Field(default=50, ge=1, description="at most; the horizon of the learning rate's schedule")
+    learning_rate: float = Field(default=1e-4, gt=0, description="of AdamW, after the warm-up")
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW, on matrices only")
+    warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of all steps in which the rate rises")
+    clip_norm: float = Field(default=1.0, gt=0, description="norm that gradients are clipped to")
+    rank: int = Field(default=32, ge=1, le=1024, description="of the LoRA matrices")
+    alpha: float = Field(default=64.0, gt=0, description="LoRA's scale is alpha / rank")
+    learn_temperature: bool = Field(default=False, description="train the model's temperature too, held at 0.01 or more")
+    checkpointing: bool = Field(default=False, description="compute activations again on the way back, to save memory")
+    eval_steps: int = Field(default=100, ge=1, description="steps between evaluations; epochs end with one too")
+    eval_clips: int = Field(default=1000, ge=2, description="held-out clips of an evaluation, at most")
+    patience: int = Field(default=10, ge=1, description="whole epochs without a better evaluation loss, then it stops")
+    checkpoint_steps: int = Field(default=100, ge=1, description="steps after which a crash can lose no more")
+    seed: int = Field(default=0, ge=0, description="of the order of clips, the choice of captions and the adapter")
+    workers: int = Field(default=0, ge=0, description="DDP processes; 0: one a GPU, or one on CPUs")
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
+    jitter: bool = Field(default=False, description="take one of three frames of an interval, another each epoch")
+    flip: bool = Field(default=False, description="mirror half of the clips; not where captions say left or right")
+    cache: str = Field(
+        default="raw", pattern="^(raw|jpeg|none)$", description="frames on disk: raw, jpeg (q95), none: decode each epoch"
+    )
+    cache_gb: float = Field(default=50.0, gt=0, description="disk that cached frames may take in the archive")
+    leaks: str = Field(
+        default="move", pattern="^(move|report)$", description="copies of clips across splits: move videos, or only say"
+    )
+
+
+class Eval(Section):
+    """[eval] retrieval accuracy on held-out clips, base against adapter."""
+
+
 class Search(Section):
     """[search] words, a picture or a clip -> ranked clips."""
 
@@ -132,7 +174,10 @@ class Config(Section):
     scan: Scan = Scan()
     decode: Decode = Decode()
     source: Source = Source()
+    caption: Caption = Caption()
+    train: Train = Train()
     embed: Embed = Embed()
+    eval: Eval = Eval()
     search: Search = Search()
     ray: Ray = Ray()
 
