@@ -125,7 +125,9 @@ class Train(Section):
     clip_norm: float = Field(default=1.0, gt=0, description="norm that gradients are clipped to")
     rank: int = Field(default=32, ge=1, le=1024, description="of the LoRA matrices")
     alpha: float = Field(default=64.0, gt=0, description="LoRA's scale is alpha / rank")
-    learn_temperature: bool = Field(default=False, description="train the model's temperature too, held at 0.01 or more")
+    learn_temperature: bool = Field(
+        default=False, description="train the model's temperature too, held at 0.01 or more"
+    )
     checkpointing: bool = Field(default=False, description="compute activations again on the way back, to save memory")
     eval_steps: int = Field(default=100, ge=1, description="steps between evaluations; epochs end with one too")
     eval_clips: int = Field(default=1000, ge=2, description="held-out clips of an evaluation, at most")
@@ -137,7 +139,9 @@ class Train(Section):
     jitter: bool = Field(default=False, description="take one of three frames of an interval, another each epoch")
     flip: bool = Field(default=False, description="mirror half of the clips; not where captions say left or right")
     cache: str = Field(
-        default="raw", pattern="^(raw|jpeg|none)$", description="frames on disk: raw, jpeg (q95), none: decode each epoch"
+        default="raw",
+        pattern="^(raw|jpeg|none)$",
+        description="frames on disk: raw, jpeg (q95), none: decode each epoch",
     )
     cache_gb: float = Field(default=50.0, gt=0, description="disk that cached frames may take in the archive")
     leaks: str = Field(
