@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raydist.embed.decoder import CLIP_FIELDS, Geometry
+from raydist.clips.decoder import CLIP_FIELDS, Geometry
 from raydist.models.registry import load_encoder
 
 # Shape legend: B clips, T frames, H height, W width, C colours, D embedding size

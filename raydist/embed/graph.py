@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raydist import runtime
+from raydist.clips.decoder import Decoder, Geometry
+from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
 from raydist.embed.choice import choose_model
-from raydist.embed.decoder import Decoder, Geometry
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
-from raydist.embed.units import clips_a_unit, units
 from raydist.errors import ArchiveError, ResourceError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk

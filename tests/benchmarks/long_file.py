@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "clips")]
 from videos import encode, join  # noqa: E402  # the tests' own encoder
 
 from raydist.clips.child import Child  # noqa: E402
-from raydist.embed.units import CLIPS_A_UNIT  # noqa: E402
+from raydist.clips.units import CLIPS_A_UNIT  # noqa: E402
 from raydist.records import Span  # noqa: E402
 
 GOP_250 = {"preset": "veryfast", "crf": "28", "bf": "2", "g": "250", "threads": "1"}

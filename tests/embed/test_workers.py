@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from raydist import load_encoder
 from raydist.clips.decode import decode_clip
-from raydist.embed.decoder import DECODED, Decoder, Geometry
+from raydist.clips.decoder import DECODED, Decoder, Geometry
 from raydist.embed.embedder import Embedder, embedded_schema
 from raydist.embed.write import write_blocks
 from raydist.records import Limits
@@ -177,7 +177,7 @@ def test_written_fragments_hold_every_row_once(decoded: pa.Table, model: Path, f
 
 
 def test_decoding_workers_do_without_torch() -> None:
-    code = "import raydist.embed.decoder, sys; sys.exit('torch' in sys.modules)"
+    code = "import raydist.clips.decoder, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

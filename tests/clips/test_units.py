@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.embed.units import CLIPS_A_UNIT, UNITS, clips_a_unit, units
+from raydist.clips.units import CLIPS_A_UNIT, UNITS, clips_a_unit, units
 
 COUNTS = st.lists(st.integers(1, 90), min_size=1, max_size=30)
 
