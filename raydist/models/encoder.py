@@ -3,20 +3,25 @@
 Frames go to the device as uint8 and are normalised there; a model computes in bfloat16 on a GPU that has it and in
 float32 elsewhere. Vectors come back as float32 of length 1, so a dot product is a cosine. What a model gives as NaN,
 infinity or nothing but zeros comes back as NaN: the caller checks, nothing is hidden.
+
+Training goes by the steps in between, `pixels` and `video`, `ids` and `text`, which keep the gradient.
 """
 
-# Shape legend: B clips or texts, T frames, H W pixels, C colours, E embedding size
+# Shape legend: B clips or texts, T frames, H W pixels, C colours, L tokens, E embedding size
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raydist.errors import ResourceError
 
@@ -97,14 +102,10 @@ class Encoder(ABC):
             ValueError: another type or shape.
         """
         self._check_frames(frames_BTHWC)
-        if isinstance(frames_BTHWC, np.ndarray):
-            # Ray's arrays are read-only, which torch does not accept; only those are copied.
-            frames_BTHWC = torch.from_numpy(np.require(frames_BTHWC, requirements=["C", "W"]))
         if len(frames_BTHWC) == 0:
             return np.zeros((0, self.info.dim), np.float32)
         with torch.inference_mode():
-            pixels = self.statistics.normalise(frames_BTHWC.to(self.device, non_blocking=True))
-            return _unit(self.video(pixels.to(self.dtype)))
+            return _unit(self.video(self.pixels(frames_BTHWC)))
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: float32 [B, E] of length 1; a row of NaN where the model gave no direction.
@@ -119,16 +120,45 @@ class Encoder(ABC):
         parts = [np.zeros((0, self.info.dim), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(texts), TEXT_BATCH):
-                parts.append(_unit(self.text(texts[start : start + TEXT_BATCH])))
+                parts.append(_unit(self.text(self.ids(texts[start : start + TEXT_BATCH]))))
         return np.concatenate(parts)
+
+    def pixels(self, frames_BTHWC: NDArray[np.uint8] | Tensor) -> Tensor:
+        """uint8 frames as `encode_frames` takes them -> normalised pixels [B, T, 3, H, W] on the device, in `dtype`.
+
+        Raises:
+            ValueError: another type or shape.
+        """
+        self._check_frames(frames_BTHWC)
+        if isinstance(frames_BTHWC, np.ndarray):
+            # Ray's arrays are read-only, which torch does not accept; only those are copied.
+            frames_BTHWC = torch.from_numpy(np.require(frames_BTHWC, requirements=["C", "W"]))
+        return self.statistics.normalise(frames_BTHWC.to(self.device, non_blocking=True)).to(self.dtype)
 
     @abstractmethod
     def video(self, pixels_BTCHW: Tensor) -> Tensor:
-        """Normalised pixels on the device -> [B, E], of any length."""
+        """Normalised pixels on the device -> [B, E], of any length. Differentiable."""
 
     @abstractmethod
-    def text(self, texts: Sequence[str]) -> Tensor:
-        """At least one text -> [B, E], of any length."""
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        """At least one text -> token ids [B, L] on the device; each row is as it would be alone."""
+
+    @abstractmethod
+    def text(self, ids_BL: Tensor) -> Tensor:
+        """Token ids on the device -> [B, E], of any length. Differentiable."""
+
+    @abstractmethod
+    def blocks(self) -> Iterable[nn.Module]:
+        """The transformer blocks of both towers."""
+
+    def checkpoint_activations(self) -> None:
+        """From now on a block's activations are not kept for the way back but computed again: less memory, more time.
+
+        Gradients stay what they are, bit for bit where the device computes the same twice.
+        """
+        for block in self.blocks():
+            # transformers' own switch works in training mode only, which would bring dropout along.
+            block.forward = partial(_checkpointed, block.forward)
 
     def _check_frames(self, frames_BTHWC: NDArray[np.uint8] | Tensor) -> None:
         side, shape = self.info.size_px, tuple(frames_BTHWC.shape)
@@ -168,11 +198,22 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def unit_length(vectors_BE: Tensor) -> Tensor:
-    """float32 vectors of length 1. Zeros become NaN here, on purpose: there is no direction to give."""
-    vectors_BE = vectors_BE.float()
+    """Vectors of length 1 in float32, or in float64 where they come so.
+
+    Zeros become NaN here, on purpose: there is no direction to give.
+    """
+    if vectors_BE.dtype != torch.float64:
+        vectors_BE = vectors_BE.float()
     length_B1: Tensor = torch.linalg.vector_norm(vectors_BE, dim=-1, keepdim=True)
     return vectors_BE / length_B1
 
 
 def _unit(vectors_BE: Tensor) -> NDArray[np.float32]:
-    return unit_length(vectors_BE).cpu().numpy()
+    return unit_length(vectors_BE).float().cpu().numpy()
+
+
+def _checkpointed(forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **named)
+    # Nothing is random in evaluation mode, so there is no random state to keep.
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)

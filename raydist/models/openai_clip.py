@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     CLIPModel,
@@ -82,16 +82,22 @@ class ClipEncoder(Encoder):
             model = lora.merged(model, adapter)
         self.temperature = float(torch.exp(-model.logit_scale.detach()))  # before bfloat16 rounds it
         self.model = model.eval().to(device, self.dtype)
-        self._ids = _text_reader(folder, traits, model.config)
+        self._read = _text_reader(folder, traits, model.config)
 
     def video(self, pixels_BTCHW: Tensor) -> Tensor:
         batch = len(pixels_BTCHW)
         features_NE = self.model.get_image_features(pixel_values=pixels_BTCHW.flatten(0, 1)).pooler_output
         return unit_length(features_NE).view(batch, -1, self.info.dim).mean(1)
 
-    def text(self, texts: Sequence[str]) -> Tensor:
-        features_BE: Tensor = self.model.get_text_features(input_ids=self._ids(texts).to(self.device)).pooler_output
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        return self._read(texts).to(self.device)
+
+    def text(self, ids_BL: Tensor) -> Tensor:
+        features_BE: Tensor = self.model.get_text_features(input_ids=ids_BL).pooler_output
         return features_BE
+
+    def blocks(self) -> Iterable[nn.Module]:
+        return [*self.model.vision_model.encoder.layers, *self.model.text_model.encoder.layers]
 
 
 def read_traits(folder: Path) -> Traits:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydist.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, ModelInfo, Statistics, pick_dtype
 from raydist.models.tokenizer import Tokenizer
@@ -32,5 +32,11 @@ class ViclipEncoder(Encoder):
     def video(self, pixels_BTCHW: Tensor) -> Tensor:
         return self.model.encode_video(pixels_BTCHW)
 
-    def text(self, texts: Sequence[str]) -> Tensor:
-        return self.model.encode_text(torch.from_numpy(self._tokenizer.encode(texts)).to(self.device))
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(self._tokenizer.encode(texts)).to(self.device)
+
+    def text(self, ids_BL: Tensor) -> Tensor:
+        return self.model.encode_text(ids_BL)
+
+    def blocks(self) -> Iterable[nn.Module]:
+        return [*self.model.vision_encoder.transformer.resblocks, *self.model.text_encoder.transformer.resblocks]
