@@ -17,7 +17,7 @@ from av.video.frame import PictureType
 
 from raydist.clips.container import Head, Video, VideoPacket
 from raydist.clips.picture import Converter, Picture
-from raydist.clips.sampling import Chosen, choose
+from raydist.clips.sampling import Choose, Chosen, choose
 from raydist.clips.stretch import SequentialNeededError, Stretch, StretchReader
 from raydist.records import Span
 
@@ -31,8 +31,9 @@ Result = tuple[Chosen, dict[int, Picture]]
 class ExactReader:
     """Reads spans of one open file, each at a cost that does not depend on where it lies."""
 
-    def __init__(self, video: Video, head: Head, convert: Converter) -> None:
+    def __init__(self, video: Video, head: Head, convert: Converter, choose: Choose = choose) -> None:
         self.stretches = StretchReader(video, head)
+        self._choose = choose
         self._video = video
         self._clock = self.stretches.clock
         self._decoder = StretchDecoder(self.stretches, convert)
@@ -45,7 +46,7 @@ class ExactReader:
             SourceError: too_large.
         """
         stretch, ticks = self.stretch(span)
-        keys = choose(ticks, frames)
+        keys = self._choose(ticks, frames)
         times_ms = [self._clock.ms(key) for key in keys]
         chosen = Chosen(keys, times_ms, times_ms)
         return chosen, self.pictures(stretch, keys)

@@ -2,17 +2,22 @@
 
 EXACT   the middle frame of each of T equal intervals: the recipe
 FAST    of each interval a key frame where it has one, else a frame that costs little to get to
+THIRDS  three frames of each of T / 3 of the recipe's intervals, the second of them the recipe's: to choose from in
+        training
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-SAMPLINGS = ("exact", "fast")
+SAMPLINGS = ("exact", "fast", "thirds")
+
+CANDIDATES = 3
+"""Frames of an interval by THIRDS."""
 
 REACH = 0.75
 """How far before the middle of an interval without a key frame its frame may lie, in lengths of an interval."""
@@ -54,9 +59,44 @@ def middle_ranks(count: int, frames: int) -> list[int]:
     return ranks + ranks[-1:] * (frames - intervals)
 
 
+def third_ranks(count: int, frames: int) -> list[int]:
+    """Three frames of each of `frames / 3` equal intervals of `count` presented frames: the middles of its thirds.
+
+    Args:
+        count: presented frames there are, at least 1.
+        frames: how many are wanted, a multiple of 3.
+
+    Returns:
+        `frames` ranks in [0, count), never falling. The second of each three is the recipe's (`middle_ranks`); the
+        other two lie in the same interval, and are the second again where it is that short.
+
+    Raises:
+        ValueError: if one of the two is out of bounds.
+    """
+    if frames % CANDIDATES:
+        raise ValueError(f"{frames} frames: expected a multiple of {CANDIDATES}")
+    middles = middle_ranks(count, frames // CANDIDATES)
+    cuts = min(frames // CANDIDATES, count)
+    edges = [i * count // cuts for i in range(cuts + 1)]
+    ranks: list[int] = []
+    for middle, (first, after) in zip(middles, pairwise(edges), strict=False):
+        third = (after - first) // CANDIDATES
+        ranks += [max(first, min(middle, first + (third - 1) // 2)), middle, max(middle, after - 1 - third // 2)]
+    return ranks + [middles[-1]] * (frames - len(ranks))
+
+
 def choose(presented: Sequence[int], frames: int) -> list[int]:
     """EXACT: the recipe's frames among the presented frames of a span, given in order of presentation."""
     return [presented[rank] for rank in middle_ranks(len(presented), frames)] if presented else []
+
+
+def choose_thirds(presented: Sequence[int], frames: int) -> list[int]:
+    """THIRDS: three frames of each of the recipe's intervals, given in order of presentation."""
+    return [presented[rank] for rank in third_ranks(len(presented), frames)] if presented else []
+
+
+Choose = Callable[[Sequence[int], int], list[int]]
+"""A rule: the presented frames of a span, and how many are wanted -> those that are."""
 
 
 def intervals(low: int, high: int, frames: int) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from raydist.clips.container import Head, Video, no_frames
 from raydist.clips.exact import Result
 from raydist.clips.picture import Converter, Picture
-from raydist.clips.sampling import Chosen, choose
+from raydist.clips.sampling import Choose, Chosen, choose
 from raydist.clips.timeline import timeline
 from raydist.records import Span
 
@@ -39,7 +39,9 @@ class _Wanted:
     """Keys of the span's first and last presented frame."""
 
 
-def read_all(video: Video, head: Head, spans: Sequence[Span], frames: int, convert: Converter) -> Iterator[Result]:
+def read_all(
+    video: Video, head: Head, spans: Sequence[Span], frames: int, convert: Converter, choose: Choose = choose
+) -> Iterator[Result]:
     """The wanted frames of each span, in order, and the pictures of those that decode.
 
     Where none of a span's wanted frames decodes but another of its frames does, that one is given under no wanted key,
@@ -49,7 +51,7 @@ def read_all(video: Video, head: Head, spans: Sequence[Span], frames: int, conve
         SourceError: no_frames, too_large.
     """
     lineup = _counted(video) if head.clock is None else _by_packets(video, head)
-    yield from _pictures(video, lineup, [_wanted(lineup, span, frames) for span in spans], convert)
+    yield from _pictures(video, lineup, [_wanted(lineup, span, frames, choose) for span in spans], convert)
 
 
 def _counted(video: Video) -> _Lineup:
@@ -73,7 +75,7 @@ def _by_packets(video: Video, head: Head) -> _Lineup:
     return _Lineup(ticks, [head.clock.ms(tick) for tick in ticks], by_time=True)
 
 
-def _wanted(lineup: _Lineup, span: Span, frames: int) -> _Wanted:
+def _wanted(lineup: _Lineup, span: Span, frames: int, choose: Choose) -> _Wanted:
     inside = [place for place, ms in enumerate(lineup.times_ms) if span.start_ms <= ms < span.end_ms]
     picked = choose(inside, frames)
     times_ms = [lineup.times_ms[place] for place in picked]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.clips.sampling import middle_ranks
+from raydist.clips.sampling import middle_ranks, third_ranks
 
 
 @given(count=st.integers(1, 5000), frames=st.integers(1, 64))
@@ -24,6 +24,24 @@ def test_each_rank_is_the_middle_of_its_interval(count: int, frames: int) -> Non
             assert 0 <= (last - rank) - (rank - first) <= 1
     else:
         assert ranks == [*range(count), *[count - 1] * (frames - count)]
+
+
+@given(count=st.integers(1, 5000), frames=st.integers(1, 32))
+def test_the_three_frames_of_an_interval_lie_in_it_and_the_second_is_the_recipes(count: int, frames: int) -> None:
+    ranks = third_ranks(count, 3 * frames)
+    assert len(ranks) == 3 * frames
+    assert ranks == sorted(ranks)
+    assert ranks[1::3] == middle_ranks(count, frames)
+    for interval in range(min(frames, count)):
+        first, after = (edge * count // min(frames, count) for edge in (interval, interval + 1))
+        three = ranks[3 * interval : 3 * interval + 3]
+        assert all(first <= rank < after for rank in three)
+        assert len(set(three)) == min(3, after - first)
+
+
+def test_three_frames_an_interval_come_in_threes() -> None:
+    with pytest.raises(ValueError, match="8 frames: expected a multiple of 3"):
+        third_ranks(100, 8)
 
 
 @pytest.mark.parametrize(("count", "frames"), [(0, 8), (8, 0), (-1, 8)])
