@@ -1,0 +1,257 @@
+"""pictures: what a person looks at to see a model learn: the strips that captions retrieve, and a map of similarities.
+
+Takes    values only: captions, frames, scores, a matrix
+Gives    encoded pictures: JPEG of strips, PNG of the map
+Promise  any caption can be drawn; letters that no font of this machine has become boxes
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Shape legend: T frames, H height, W width, C = 3 colours; in maps V clips (down), T captions (across)
+
+RIGHT, WRONG = (22, 163, 74), (220, 60, 50)
+FRAME_PX = 5
+"""Width of the coloured frame around a strip."""
+FILM_PX = 782
+"""Width of a strip within its frame: 8 frames of 96 pixels and the gaps between."""
+_FRAME_SIDE_PX, _GAP_PX, _MARGIN_PX, _MARK_PX = 96, 2, 16, 64
+WIDTH_PX = 2 * _MARGIN_PX + _MARK_PX + FILM_PX + 2 * FRAME_PX
+_BETWEEN_PX = 34
+_INK, _GREY, _LINE, _PAPER = (24, 24, 27), (95, 95, 105), (222, 222, 228), (255, 255, 255)
+
+MAP_CELLS, _MAP_PX, _TONES = 256, 512, 63
+# Tried in turn for captions in scripts that Pillow's own font lacks; looked up in the system's folders.
+_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+_NO_CHARACTER = "\U0010ffff"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """A caption and the best clips that it retrieves."""
+
+    caption: str
+    strips: Sequence[NDArray[np.uint8]]
+    """[T, H, W, C] RGB each, best first."""
+    right: Sequence[bool]
+    """Whether a strip is the clip that the caption describes."""
+    scores: Sequence[float]
+    """Cosine of each."""
+    rank: float
+    """Of the right clip, from 1; ties count half."""
+    candidates: int = 0
+    """Clips that were searched; 0: not said."""
+
+
+def retrieved(rows: Sequence[Retrieved]) -> bytes:
+    """All captions below each other, each over its strips, as one JPEG of `WIDTH_PX` pixels.
+
+    The right clip has a green frame and a tick, others a red frame and a cross.
+    """
+    blocks = [_block(number, row) for number, row in enumerate(rows, start=1)]
+    height = sum(block.height for block in blocks) + _BETWEEN_PX * (len(blocks) - 1) + 2 * _MARGIN_PX
+    page = Image.new("RGB", (WIDTH_PX, max(height, 2 * _MARGIN_PX)), _PAPER)
+    draw, top = ImageDraw.Draw(page), _MARGIN_PX
+    for number, block in enumerate(blocks):
+        if number:
+            line = top - _BETWEEN_PX // 2
+            draw.line((_MARGIN_PX, line, WIDTH_PX - _MARGIN_PX, line), _LINE, 1)
+        page.paste(block, (0, top))
+        top += block.height + _BETWEEN_PX
+    return _encoded(page, "JPEG", quality=80, optimize=True)
+
+
+def _block(number: int, row: Retrieved) -> Image.Image:
+    """One caption with its rank and strips, `WIDTH_PX` wide."""
+    note = f"rank {row.rank:g}" + f" of {row.candidates}" * bool(row.candidates)
+    note_font = _fonts(18)[0]
+    room = WIDTH_PX - 3 * _MARGIN_PX - _MARK_PX - int(note_font.getlength(note)) - 24
+    text = cleaned(row.caption) or "(no words)"
+    font = _font_for(text, 22)
+    lines = _lines(text, font, room, 2)
+    films = [_film(strip) for strip in row.strips]
+    head = 30 * len(lines) + 8
+    block = Image.new("RGB", (WIDTH_PX, head + sum(film.height + 2 * FRAME_PX + 6 for film in films)), _PAPER)
+    draw = ImageDraw.Draw(block)
+    draw.text((_MARGIN_PX, 2), f"{number}", _GREY, _fonts(22)[0])
+    for place, line in enumerate(lines):
+        draw.text((_MARGIN_PX + _MARK_PX, 2 + 30 * place), line, _INK, font)
+    _chip(draw, WIDTH_PX - _MARGIN_PX, note, note_font, RIGHT if row.rank <= 1 else WRONG if row.rank > 10 else _GREY)
+    top = head
+    for film, right, score in zip(films, row.right, row.scores, strict=True):
+        colour = RIGHT if right else WRONG
+        left = _MARGIN_PX + _MARK_PX
+        whole = film.height + 2 * FRAME_PX
+        draw.rectangle((left, top, left + film.width + 2 * FRAME_PX - 1, top + whole - 1), colour)
+        block.paste(film, (left + FRAME_PX, top + FRAME_PX))
+        _mark(draw, (_MARGIN_PX + 22, top + whole // 2 - 12), right)
+        draw.text((_MARGIN_PX + 22, top + whole // 2 + 20), f"{score:.2f}", _GREY, _fonts(17)[0], anchor="mm")
+        top += whole + 6
+    return block
+
+
+def _chip(draw: ImageDraw.ImageDraw, right: int, text: str, font: Font, colour: Colour) -> None:
+    """White words on a rounded field that ends at `right`."""
+    draw.rounded_rectangle((right - int(font.getlength(text)) - 20, 2, right, 30), 14, colour)
+    draw.text((right - 10, 16), text, _PAPER, font, anchor="rm")
+
+
+_TICK = (((-8, 0), (-3, 6), (8, -6)),)
+_CROSS = (((-6, -6), (6, 6)), ((-6, 6), (6, -6)))
+
+
+def _mark(draw: ImageDraw.ImageDraw, centre: tuple[int, int], right: bool) -> None:
+    """A disc with a tick or a cross: told apart by shape too, for eyes that do not tell red from green."""
+    across, down = centre
+    draw.ellipse((across - 17, down - 17, across + 17, down + 17), RIGHT if right else WRONG)
+    for stroke in _TICK if right else _CROSS:
+        draw.line([(across + x, down + y) for x, y in stroke], _PAPER, 4, joint="curve")
+
+
+def _film(frames_THWC: NDArray[np.uint8]) -> Image.Image:
+    """Frames side by side, each fitted into a square on black."""
+    count = max(1, len(frames_THWC))
+    side = max(1, min(_FRAME_SIDE_PX, (FILM_PX - _GAP_PX * (count - 1)) // count))
+    film = Image.new("RGB", (FILM_PX, side))
+    for number, frame_HWC in enumerate(frames_THWC):
+        picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+        scale = side / max(picture.size)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        left = number * (side + _GAP_PX) + (side - size[0]) // 2
+        film.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, (side - size[1]) // 2))
+    return film
+
+
+def heat_map(similarity_VT: NDArray[np.floating]) -> bytes:
+    """Similarities as a PNG, a clip a row and a caption a column; of more than 256 an even choice is shown.
+
+    Colours reach from the map's lowest to its highest values, which the bar states. Where there are as many clips as
+    captions the right pairs are taken to be the diagonal, and the heading gives their mean and that of the others.
+
+    Raises:
+        ValueError: if the matrix is empty or not one.
+    """
+    if similarity_VT.ndim != 2 or not similarity_VT.size:
+        raise ValueError(f"similarities {similarity_VT.shape}: expected [clips, captions], neither of them 0")
+    rows, columns = (_spread(length) for length in similarity_VT.shape)
+    shown_VT = np.nan_to_num(similarity_VT[np.ix_(rows, columns)].astype(np.float64))
+    low, high = (float(limit) for limit in np.quantile(shown_VT, (0.01, 0.999)))
+    part_VT = np.rint(_TONES * np.clip((shown_VT - low) / max(high - low, 1e-9), 0, 1)) / _TONES
+    scale = max(1, _MAP_PX // max(part_VT.shape))
+    cells_HWC = np.repeat(np.repeat(_colours(part_VT), scale, axis=0), scale, axis=1)
+    cells = Image.fromarray(cells_HWC)
+    left, top = 30, 76
+    page = Image.new("RGB", (max(left + cells.width + 110, 640), top + max(cells.height, 160) + 16), _PAPER)
+    draw, font, small = ImageDraw.Draw(page), _fonts(20)[0], _fonts(17)[0]
+    draw.text((left, 8), _heading(similarity_VT), _INK, font)
+    draw.text((left, top - 26), f"{similarity_VT.shape[1]} captions across", _GREY, small)
+    beside = Image.new("RGB", (max(cells.height, 160), 24), _PAPER)
+    words = f"{similarity_VT.shape[0]} clips down"
+    ImageDraw.Draw(beside).text((beside.width - 2, 0), words, _GREY, small, anchor="ra")
+    page.paste(beside.transpose(Image.Transpose.ROTATE_90), (2, top))
+    page.paste(cells, (left, top))
+    bar = Image.fromarray(_colours(np.linspace(1, 0, max(cells.height, 160))[:, None].repeat(20, axis=1)))
+    page.paste(bar, (left + cells.width + 18, top))
+    draw.text((left + cells.width + 44, top), f"{high:.2f}", _INK, small)
+    draw.text((left + cells.width + 44, top + bar.height), f"{low:.2f}", _INK, small, anchor="ls")
+    few = page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return _encoded(few, "PNG", optimize=True)
+
+
+def _heading(similarity_VT: NDArray[np.floating]) -> str:
+    clips, captions = similarity_VT.shape
+    if clips != captions or clips < 2:
+        return "similarity of clips and captions"
+    right = float(np.trace(similarity_VT)) / clips
+    others = (float(similarity_VT.sum()) - right * clips) / (clips * (clips - 1))
+    return f"right pairs (diagonal) {right:.3f}, others {others:.3f}"
+
+
+def _spread(length: int) -> NDArray[np.int64]:
+    """At most `MAP_CELLS` places of so many, evenly spread; the same for the same length."""
+    return np.unique(np.linspace(0, length - 1, min(length, MAP_CELLS)).round().astype(np.int64))
+
+
+# Viridis at nine even places (Nuñez, Anderton and Renslow 2018; the map is in the public domain).
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84),
+        (71, 45, 123),
+        (59, 82, 139),
+        (44, 114, 142),
+        (33, 145, 140),
+        (40, 174, 128),
+        (94, 201, 98),
+        (173, 220, 48),
+        (253, 231, 37),
+    ],
+    dtype=np.float64,
+)
+
+
+def _colours(part_HW: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """[H, W, C]: 0 is dark blue, 1 yellow."""
+    places = np.linspace(0, 1, len(_VIRIDIS))
+    channels = [np.interp(part_HW, places, _VIRIDIS[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def cleaned(text: str) -> str:
+    """The text on one line, without control characters and halves of surrogate pairs, which no writer takes."""
+    kept = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text[:2000])
+    return " ".join(kept.split())
+
+
+def _lines(text: str, font: Font, width: int, count: int) -> list[str]:
+    """At most so many lines that fit, cut between words where there are spaces; what is left out is marked by dots."""
+    lines: list[str] = []
+    while text and len(lines) < count:
+        fits = next((n for n in range(len(text), 1, -1) if font.getlength(text[:n]) <= width), 1)
+        if fits < len(text):
+            space = text.rfind(" ", 1, fits + 1)
+            fits = space if space > 0 else fits
+        lines.append(text[:fits].rstrip())
+        text = text[fits:].lstrip()
+    if text:
+        lines[-1] = lines[-1][:-2].rstrip() + "..."
+    return lines
+
+
+def _font_for(text: str, size: int) -> Font:
+    """The font that has the most letters of the text; Pillow's own where it has them all."""
+    letters = sorted(set(text))
+    return max(_fonts(size), key=lambda font: sum(_has(font, letter) for letter in letters))
+
+
+@cache
+def _fonts(size: int) -> list[Font]:
+    fonts: list[Font] = [ImageFont.load_default(size)]
+    for name in _SYSTEM_FONTS:
+        try:
+            fonts.append(ImageFont.truetype(name, size))
+        except OSError:
+            continue
+    return fonts
+
+
+@cache
+def _has(font: Font, letter: str) -> bool:
+    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask(_NO_CHARACTER))
+
+
+def _encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
