@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydist import caption as caption_stage
 from raydist import config as settings_of
 from raydist import embed as embed_stage
 from raydist import scan as scan_stage
@@ -35,6 +36,10 @@ class Archive:
     def scan(self, *inputs: str, **request: Any) -> Report:
         """Find videos and cut them into clips; keywords are those of `raydist.scan.Request`."""
         return scan_stage.run(self.config, scan_stage.Request(inputs=inputs, **request))
+
+    def caption(self, file: str | None = None, *, keep: bool = False) -> Report:
+        """Give clips the captions of a list; `keep` confirms those of files that changed since."""
+        return caption_stage.run(self.config, caption_stage.Request(file=file, keep=keep))
 
     def embed(self, model: str | None = None, *, retry_failed: bool = False) -> Report:
         """Give every clip a vector of the model."""

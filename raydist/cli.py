@@ -81,6 +81,19 @@ def scan(resolve: Resolve, inputs: tuple[str, ...], clip_seconds: float | None, 
 
 
 @cli.command()
+@click.option("--from", "listed", metavar="FILE", help="CSV, TSV, JSONL or JSON: a file or clip, its caption, a line.")
+@click.option("--keep", is_flag=True, help="Captions of files that changed since are still right.")
+@as_json
+@settings
+def caption(resolve: Resolve, listed: str | None, keep: bool, as_json: bool) -> None:
+    """Give clips captions."""
+    from raydist import caption as stage
+
+    config = resolve().config
+    finish(stage.run(config, stage.Request(file=listed, keep=keep)), config, as_json)
+
+
+@cli.command()
 @click.option(
     "--model", metavar="M", help="A name, a folder or a hub repository. [default: the archive's, else viclip-b16]"
 )

@@ -108,7 +108,13 @@ class Embed(Section):
 
 
 class Caption(Section):
-    """[caption] clips -> captions."""
+    """[caption] clips -> captions. The columns are those of the list that `--from` names; empty: guessed, and said."""
+
+    path_column: str = Field(default="", description="column that names the file or the clip")
+    text_column: str = Field(default="", description="column of the captions")
+    start_column: str = Field(default="", description="column of the start in the file: seconds, or h:m:s")
+    end_column: str = Field(default="", description="column of the end in the file")
+    time_column: str = Field(default="", description="column of a moment in the file, where there is no start")
 
 
 class Train(Section):

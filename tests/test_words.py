@@ -12,8 +12,8 @@ from raydist import config
 from raydist.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("scan", "embed")
-VERBS = {"scan", "embed", "search", "status", "demo", "config"}
+STAGES = ("scan", "caption", "embed")
+VERBS = {"scan", "caption", "embed", "search", "status", "demo", "config"}
 
 
 def test_a_verb_is_there_when_it_works_and_not_before() -> None:

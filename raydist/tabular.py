@@ -1,0 +1,225 @@
+"""tabular: lists that people write or export from a spreadsheet: CSV, TSV, JSONL, JSON.
+
+Reads     UTF-8, UTF-16 with a mark, else Windows-1252 (Latin-1); fields between commas, semicolons, tabs or bars
+Promises  each line comes with its number; what had to be guessed, and lines that do not fit, are said in `notes`
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydist.errors import UsageError
+
+_SEPARATORS = ",;\t|"
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_NO_TEXT = {b"PK\x03\x04": "an Excel or OpenDocument spreadsheet", b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "an"
+            " Excel spreadsheet"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One record of a list."""
+
+    number: int
+    """Of its first line in the file, from 1."""
+    values: Mapping[str, Any]
+    """Column -> text, or what JSON gives; fields that are not there are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a file lists."""
+
+    file: str
+    option: str
+    """The option that named the file, for messages: `--from`."""
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def read(file: str, option: str) -> Listing:
+    """Read a list. What its suffix says does not matter: JSON begins with a brace or a bracket.
+
+    Raises:
+        UsageError: no such file, no text, no JSON, quotes that do not close.
+    """
+    what = f"{option} {file!r}"
+    text, notes = _text(os.path.expanduser(file), what)
+    if not text.strip():
+        raise UsageError(f"{what} is empty: expected CSV with a line of column names, or a JSON object a line")
+    if text.lstrip()[0] in "{[":
+        columns, lines = _from_json(text, what)
+    else:
+        columns, lines, more = _from_csv(text, what)
+        notes += more
+    return Listing(file=file, option=option, columns=columns, lines=lines, notes=tuple(notes))
+
+
+def plain(column: str) -> str:
+    """A column's name without what differs from one spreadsheet to the next: `File Name` -> `file_name`."""
+    return re.sub(r"[\s\-.]+", "_", column.strip().lower())
+
+
+def columns_of(listing: Listing, names: Sequence[str], named: str = "") -> list[str]:
+    """The columns that bear one of the names, in the order of `names`; or only the one that was `named`.
+
+    Raises:
+        UsageError: if there is no column of the name that was given.
+    """
+    if named:
+        if named in listing.columns:
+            return [named]
+        alike = [column for column in listing.columns if plain(column) == plain(named)]
+        if len(alike) == 1:
+            return alike
+        near = difflib.get_close_matches(named, listing.columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {list(listing.columns)}"
+        raise UsageError(f"{listing.option} {listing.file!r} has no column {named!r}: {hint}")
+    return [column for name in names for column in listing.columns if plain(column) == name]
+
+
+def _text(path: str, what: str) -> tuple[str, list[str]]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise UsageError(f"{what} does not exist: expected a CSV, TSV, JSONL or JSON file") from error
+    except OSError as error:
+        raise UsageError(
+            f"{what} cannot be read ({error.strerror}): expected a CSV, TSV, JSONL or JSON file"
+        ) from error
+    for head, kind in _NO_TEXT.items():
+        if data.startswith(head):
+            raise UsageError(f"{what} is {kind}: expected text; export or save it as CSV")
+    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    try:
+        text, notes = data.decode(marked or "utf-8"), []
+    except UnicodeDecodeError as error:
+        if marked:
+            raise UsageError(f"{what} is damaged: its mark says {marked}, and {error.reason}") from error
+        text, notes = _western(data), [f"{file_name(path)}: read as Windows-1252 (Latin-1), for it is no UTF-8"]
+    if "\0" in text:
+        raise UsageError(f"{what} is no text, it holds zero bytes: expected a CSV, TSV, JSONL or JSON file in UTF-8")
+    return text, notes
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return os.path.basename(path)
+
+
+def _western(data: bytes) -> str:
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _from_csv(text: str, what: str) -> tuple[tuple[str, ...], tuple[Line, ...], list[str]]:
+    lines = io.StringIO(text, newline="")
+    skipped = 0
+    separator = ""
+    first = lines.readline()
+    stated = re.fullmatch(r"sep=(.)\s*", first)  # Excel's own way to say it
+    if stated:
+        separator, skipped = stated[1], 1
+    else:
+        lines.seek(0)
+    separator = separator or _separator(text)
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    records: list[Line] = []
+    columns: tuple[str, ...] = ()
+    misfits: list[int] = []
+    for number, row in _numbered(rows, what, skipped):
+        if not any(field.strip() for field in row):
+            continue
+        if not columns:
+            columns = tuple(field.strip() for field in row)
+            _refuse_twins(columns, what)
+        elif len(row) > len(columns) and any(field.strip() for field in row[len(columns) :]):
+            misfits.append(number)
+        else:
+            values = {name: value for name, value in zip(columns, row, strict=False) if name}
+            records.append(Line(number=number, values=values))
+    notes = []
+    if misfits:
+        notes.append(
+            f"{len(misfits):,} lines left out, such as line {misfits[0]}: more fields than the {len(columns)} columns "
+            f"that the first line names; a text that holds {separator!r} must stand in quotes"
+        )
+    return columns, tuple(records), notes
+
+
+def _numbered(rows: Any, what: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Records with the number of the line that each begins in."""
+    while True:
+        number = rows.line_num + 1 + skipped
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UsageError(
+                f"{what}, line {number}: {error}; expected a text with quotes in quotes, each quote in it doubled: "
+                '"she says ""yes"""'
+            ) from error
+        yield number, row
+
+
+def _separator(text: str) -> str:
+    """The sign that most often stands between the names of the columns, quoted parts left out."""
+    head = re.sub(r'"[^"]*"', "", text.lstrip().splitlines()[0])
+    return max(_SEPARATORS, key=lambda sign: head.count(sign))
+
+
+def _refuse_twins(columns: Sequence[str], what: str) -> None:
+    twins = [name for name in columns if name and columns.count(name) > 1]
+    if twins:
+        raise UsageError(f"{what} has two columns named {twins[0]!r}: expected each name once; rename one of them")
+
+
+def _from_json(text: str, what: str) -> tuple[tuple[str, ...], tuple[Line, ...]]:
+    """A list of objects, an object a line, or one object of name -> text."""
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        found = list(_objects(text, what))
+    else:
+        if isinstance(whole, dict) and not all(isinstance(value, str | list) for value in whole.values()):
+            whole = [whole]  # one record with numbers in it: JSONL of a single line
+        if isinstance(whole, dict) and not {plain(name) for name in whole} & {"caption", "text", "split", "captions"}:
+            whole = [{"path": name, "text": value, "split": value} for name, value in whole.items()]
+        whole = [whole] if isinstance(whole, dict) else whole
+        found = list(enumerate(whole, start=1))
+    records = []
+    for number, value in found:
+        if not isinstance(value, dict):
+            raise UsageError(
+                f"{what}, record {number}: {str(value)[:60]!r} is no object; expected one with a name and a text, such "
+                'as {"path": "a.mp4", "caption": "a dog jumps"}'
+            )
+        records.append(Line(number=number, values={str(name): item for name, item in value.items()}))
+    columns = tuple(dict.fromkeys(name for record in records for name in record.values))
+    return columns, tuple(records)
+
+
+def _objects(text: str, what: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UsageError(
+                    f"{what}, line {number} is no JSON ({error.msg}, character {error.pos + 1}): expected an object a "
+                    "line, a list of objects, or CSV"
+                ) from error
