@@ -59,6 +59,9 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+with_adapter = click.option(
+    "--adapter", metavar="RUN", help="A LoRA adapter: a run of the archive, or a folder. [default: none]"
+)
 Resolve = Callable[..., Resolved]
 
 
@@ -66,6 +69,7 @@ Resolve = Callable[..., Resolved]
 @click.argument("inputs", nargs=-1, metavar="VIDEO_OR_FOLDER...")
 @click.option("--clip-seconds", type=float, help="Length of a clip; belongs to the archive. [default: 30]")
 @click.option("--metadata", metavar="FILE", help="CSV, JSONL or Parquet with a `path` column: your own columns.")
+@click.option("--splits", metavar="FILE", help="CSV, TSV, JSONL or JSON: a video and train, val or test, a line.")
 @click.option("--as", "as_name", metavar="NAME", help="Name of the root, where its folder's name is taken.")
 @click.option("--moved", nargs=2, metavar="OLD NEW", help="A scanned folder lies elsewhere now.")
 @click.option("--resplit", is_flag=True, help="Deal train, val and test again.")
@@ -94,18 +98,48 @@ def caption(resolve: Resolve, listed: str | None, keep: bool, as_json: bool) -> 
 
 
 @cli.command()
+@click.option("--model", metavar="M", help="The base model. [default: the archive's, else viclip-b16]")
+@click.option(
+    "--run", "run", metavar="NAME", default="lora", show_default=True, help="Name of the run and its adapter."
+)
+@as_json
+@settings
+def train(resolve: Resolve, model: str | None, run: str, as_json: bool) -> None:
+    """Fine-tune the model on the archive's captioned clips: a LoRA adapter."""
+    from raydist import train as stage
+
+    config = resolve(embed__model=model).config
+    finish(stage.run(config, stage.Request(run=run)), config, as_json)
+
+
+@cli.command()
 @click.option(
     "--model", metavar="M", help="A name, a folder or a hub repository. [default: the archive's, else viclip-b16]"
 )
+@with_adapter
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed with this model.")
 @as_json
 @settings
-def embed(resolve: Resolve, model: str | None, retry_failed: bool, as_json: bool) -> None:
+def embed(resolve: Resolve, model: str | None, adapter: str | None, retry_failed: bool, as_json: bool) -> None:
     """Give every clip a vector."""
     from raydist import embed as stage
 
-    config = resolve(embed__model=model).config
+    config = resolve(embed__model=model, embed__adapter=adapter).config
     finish(stage.run(config, retry_failed=retry_failed), config, as_json)
+
+
+@cli.command("eval")
+@click.option("--model", metavar="M", help="The base model. [default: the adapter's, else the archive's]")
+@with_adapter
+@click.option("--split", metavar="SPLIT", help="Whose clips are searched: test, val or train. [default: test]")
+@as_json
+@settings
+def eval_(resolve: Resolve, model: str | None, adapter: str | None, split: str | None, as_json: bool) -> None:
+    """Measure how well captions find their held-out clips, base against adapter."""
+    from raydist import eval as stage
+
+    config = resolve(embed__model=model, embed__adapter=adapter, eval__split=split).config
+    finish(stage.run(config), config, as_json, stage)
 
 
 @cli.command()
@@ -116,6 +150,7 @@ def embed(resolve: Resolve, model: str | None, retry_failed: bool, as_json: bool
 @click.option("--top", type=int, help="Hits a query. [default: 10]")
 @click.option("--where", metavar="SQL", help="Only clips for which it is true: \"split = 'test'\".")
 @click.option("--model", metavar="M", help="The model whose vectors are searched. [default: the archive's only one]")
+@with_adapter
 @as_json
 @settings
 def search(
@@ -127,12 +162,13 @@ def search(
     top: int | None,
     where: str | None,
     model: str | None,
+    adapter: str | None,
     as_json: bool,
 ) -> None:
     """Find clips by words, by a picture, by a clip, or by a file of queries."""
     from raydist import search as stage
 
-    config = resolve(search__top=top, embed__model=model).config
+    config = resolve(search__top=top, embed__model=model, embed__adapter=adapter).config
     given = [bool(words), image is not None, clip is not None, queries is not None]
     if sum(given) != 1:
         raise UsageError("expected one of: words, --image FILE, --clip CLIP_ID, --queries FILE")
@@ -199,14 +235,15 @@ def show_config(resolve: Resolve, as_json: bool) -> None:
             click.echo(f"{row['key']:<24} {row['value']!s:<16} {row['from']:<14} {row['what']}")
 
 
-def finish(report: Report, config: Config, as_json: bool) -> None:
-    """Print a stage's report; end with 1 where too many failed."""
+def finish(report: Report, config: Config, as_json: bool, shown: Any = None) -> None:
+    """Print a stage's report, as the stage `shown` shows it; end with 1 where too many failed."""
     from raydist import report as reports
 
+    shown = shown or reports
     if as_json:
-        print_json([reports.as_json(report)])
+        print_json([shown.as_json(report)])
     else:
-        click.echo(reports.render(report))
+        click.echo(shown.render(report))
     if reports.too_many_failed(report, config.max_failed):
         talk.print(
             f"more than max_failed = {config.max_failed:.0%} failed; the reasons are above and in `raydist status`"

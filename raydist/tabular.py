@@ -13,13 +13,20 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raydist.errors import UsageError
 
+PLACES = (
+    "clip_id", "clip", "clip_name", "video_id", "path", "file", "file_path", "filepath", "filename", "file_name",
+    "video", "video_path", "video_file", "video_name", "name", "url", "id",
+)  # fmt: skip
+"""Names of columns that say which file or clip a line is about, as `plain` gives them."""
+
 _SEPARATORS = ",;\t|"
+_LOOKED_AT = 2_000
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _NO_TEXT = {b"PK\x03\x04": "an Excel or OpenDocument spreadsheet", b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "an"
             " Excel spreadsheet"}  # fmt: skip
@@ -86,6 +93,16 @@ def columns_of(listing: Listing, names: Sequence[str], named: str = "") -> list[
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {list(listing.columns)}"
         raise UsageError(f"{listing.option} {listing.file!r} has no column {named!r}: {hint}")
     return [column for name in names for column in listing.columns if plain(column) == name]
+
+
+def best_column(listing: Listing, candidates: Sequence[str], known: Callable[[str], bool]) -> str:
+    """Of some columns the one with most values that are known; the first where several do equally well."""
+    looked_at = listing.lines[:_LOOKED_AT]
+
+    def hits(column: str) -> int:
+        return sum(known(str(line.values.get(column) or "").strip()) for line in looked_at)
+
+    return max(candidates, key=hits) if len(candidates) > 1 else candidates[0]
 
 
 def _text(path: str, what: str) -> tuple[str, list[str]]:
@@ -195,9 +212,7 @@ def _from_json(text: str, what: str) -> tuple[tuple[str, ...], tuple[Line, ...]]
     except json.JSONDecodeError:
         found = list(_objects(text, what))
     else:
-        if isinstance(whole, dict) and not all(isinstance(value, str | list) for value in whole.values()):
-            whole = [whole]  # one record with numbers in it: JSONL of a single line
-        if isinstance(whole, dict) and not {plain(name) for name in whole} & {"caption", "text", "split", "captions"}:
+        if isinstance(whole, dict) and not {plain(name) for name in whole} & set(PLACES):
             whole = [{"path": name, "text": value, "split": value} for name, value in whole.items()]
         whole = [whole] if isinstance(whole, dict) else whole
         found = list(enumerate(whole, start=1))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from raydist import tabular
-from raydist.caption.match import WHY, Clips, Columns, Matched, match, place_column
+from raydist.caption.match import WHY, Clips, Columns, Matched, is_known, match
 from raydist.caption.write import Written, write
 from raydist.clips.matching import Videos
 from raydist.config import Caption, Config
@@ -16,10 +16,6 @@ from raydist.errors import UsageError
 from raydist.models.tokenizer import Tokenizer
 from raydist.store import read, roots, sql
 
-PLACES = (
-    "clip_id", "clip", "clip_name", "video_id", "path", "file", "file_path", "filepath", "filename", "file_name",
-    "video", "video_path", "video_file", "video_name", "name", "url", "id",
-)  # fmt: skip
 TEXTS = ("caption", "captions", "text", "description", "title", "sentence", "prompt", "label")
 STARTS = ("start", "start_s", "start_time", "start_sec", "start_seconds", "start_ms", "begin", "from", "t_start")
 ENDS = ("end", "end_s", "end_time", "end_sec", "end_seconds", "end_ms", "stop", "to", "t_end")
@@ -62,7 +58,7 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
     texts = tabular.columns_of(listing, TEXTS, section.text_column)[:1] or [
         name for name in listing.columns if tabular.plain(name).rstrip("0123456789").rstrip("_") in TEXTS
     ]
-    places = [name for name in tabular.columns_of(listing, PLACES, section.path_column) if name not in texts]
+    places = [name for name in tabular.columns_of(listing, tabular.PLACES, section.path_column) if name not in texts]
     if not texts or not places:
         lacking = "the captions (such as `caption`)" if not texts else "the files or clips (such as `path`)"
         setting = "text_column" if not texts else "path_column"
@@ -70,7 +66,7 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
             f"{listing.option} {listing.file!r} has the columns {list(listing.columns)}, and none is known to hold "
             f"{lacking}: expected a first line of names; name the column with `--set caption.{setting}=NAME`"
         )
-    place = place_column(listing.lines, places, clips, videos)
+    place = tabular.best_column(listing, places, lambda written: is_known(written, clips, videos))
     chosen = [tabular.columns_of(listing, *wanted)[:1] or [""] for wanted in (
         (STARTS, section.start_column), (ENDS, section.end_column), (MOMENTS, section.time_column)
     )]  # fmt: skip

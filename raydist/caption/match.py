@@ -109,7 +109,7 @@ class Clips:
         return "no such clip"
 
     def of(self, video_id: str, span: Span | None) -> tuple[int | str, bool]:
-        """The row of the clip that a span of a video means, or a reason; and whether the span is another than the clip's."""
+        """The row of the clip that a span of a video means, or a reason; and whether the clip's is another span."""
         rows = self._places.get(video_id)
         if rows is None and video_id in self._aliases:
             return self.by_id(self._aliases[video_id]), False
@@ -151,16 +151,9 @@ def match(lines: Sequence[Line], columns: Columns, clips: Clips, videos: Videos)
     return matched
 
 
-def place_column(lines: Sequence[Line], candidates: Sequence[str], clips: Clips, videos: Videos) -> str:
-    """The column of which most values name a clip or a video of the archive; the first where several do equally."""
-
-    def hits(column: str) -> int:
-        written = [str(line.values.get(column) or "").strip() for line in lines[:2_000]]
-        return sum(
-            isinstance(clips.by_id(name), int) if _MARK in name else len(videos.find(name)) == 1 for name in written
-        )
-
-    return max(candidates, key=hits)
+def is_known(written: str, clips: Clips, videos: Videos) -> bool:
+    """Whether a value names one clip or one video of the archive."""
+    return isinstance(clips.by_id(written), int) if _MARK in written else len(videos.find(written)) == 1
 
 
 def _row(line: Line, written: str, columns: Columns, clips: Clips, videos: Videos) -> tuple[int | str, bool]:

@@ -25,7 +25,7 @@ from raydist.errors import UsageError
 from raydist.progress import Bar, bar
 from raydist.records import Remote, Report
 from raydist.report import new_run, run_folder, save
-from raydist.scan import far, resplit
+from raydist.scan import far, resplit, told
 from raydist.scan import metadata as user_columns
 from raydist.scan.known import KnownFiles
 from raydist.scan.lost import lost_copies
@@ -34,7 +34,7 @@ from raydist.scan.rows import Cutting
 from raydist.scan.select import Selection, check, select
 from raydist.scan.walk import Candidate, Walked, walk
 from raydist.scan.wave import Waves, vanish
-from raydist.store import compact, lease, read, roots, settings, stale
+from raydist.store import compact, lease, read, roots, settings, splits, stale
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
@@ -50,6 +50,8 @@ class Request:
     """Name for a new root."""
     metadata: str | None = None
     """CSV, JSONL or Parquet file with a `path` column: the user's own columns."""
+    splits: str | None = None
+    """CSV, TSV, JSONL or JSON file with a path and a split a line: the user's own split, by video."""
     moved: tuple[str, str] | None = None
     """A folder that was moved: where it was, where it is."""
     resplit: bool = False
@@ -68,11 +70,12 @@ def run(config: Config, request: Request) -> Report:
     """
     started = time.monotonic()
     location = config.require_archive()
-    if not (request.inputs or request.moved or request.metadata or request.resplit):
+    if not (request.inputs or request.moved or request.metadata or request.splits or request.resplit):
         raise UsageError("nothing to scan: expected folders, files or globs of videos, such as `raydist scan ~/Videos`")
     remote = config.source.remote()
     check(request.inputs, remote)  # what was typed is wrong before an archive is made
     columns = user_columns.read_columns(request.metadata) if request.metadata else None
+    own_splits = told.read_splits(request.splits) if request.splits else None
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
@@ -85,6 +88,9 @@ def run(config: Config, request: Request) -> Report:
         notes += more
         if columns is not None:
             notes += user_columns.add(location, columns, roots.places(location, config.roots))
+        if own_splits is not None:
+            notes += told.tell(location, own_splits, roots.places(location, config.roots))
+        splits.finish(location)
         if request.resplit:
             notes += resplit.deal_again(location)
         for table in ("clips", "videos"):

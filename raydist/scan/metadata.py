@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,8 +11,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from raydist import address
-from raydist.clips import naming
+from raydist.clips.matching import named
 from raydist.errors import UsageError
 from raydist.store import commit, read, schema
 
@@ -81,7 +78,7 @@ def add(location: str, columns: Columns, places: Mapping[str, str]) -> list[str]
     matched: dict[str, int] = {}
     unknown: list[str] = []
     for index, path in enumerate(str(value) for value in columns.table["path"].to_pylist()):
-        found = next(filter(None, (ids & known for ids in _named(path, places))), set())
+        found = named(path, places, known)
         video_id = found.pop() if len(found) == 1 else None
         if video_id is None:
             unknown.append(path)
@@ -97,21 +94,3 @@ def add(location: str, columns: Columns, places: Mapping[str, str]) -> list[str]
     if unknown:
         notes.append(f"metadata: {len(unknown):,} lines match no video, such as {unknown[0]!r}")
     return notes
-
-
-def _named(path: str, places: Mapping[str, str]) -> Iterator[set[str]]:
-    """Video ids that a path may mean, reading by reading, the most exact first."""
-    yield {unicodedata.normalize("NFC", path)}
-    if address.is_address(path):
-        for root, folder in places.items():
-            with suppress(ValueError):
-                yield {naming.video_id(root, naming.encode_path(address.below(address.plain(path), folder)))}
-        return
-    if os.path.isabs(path):
-        for place in dict.fromkeys((os.path.normpath(path), os.path.realpath(path))):
-            for root, folder in places.items():
-                if place.startswith(folder.rstrip("/") + "/"):
-                    yield {naming.video_id(root, naming.encode_path(os.fsencode(os.path.relpath(place, folder))))}
-        return
-    for below in (naming.encode_path(os.fsencode(path)), path):  # as the file system has it, or as `videos` lists it
-        yield {naming.video_id(root, below) for root in places}

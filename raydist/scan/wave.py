@@ -88,8 +88,11 @@ class Waves:
         videos: list[Row] = []
         clips: list[Row] = []
         for row in probed:
+            kept = carried.get(row["video_id"], {})
             video, own = self._rows(row, old_splits, stretches)
-            videos.append({**carried.get(video["video_id"], {}), **video})
+            if kept.get("split_override"):
+                own = [{**clip, "split": kept["split_override"]} for clip in own]
+            videos.append({**kept, **video})
             clips.extend(own)
         self._fail_colliding(videos, clips)
         self._write(videos, clips, before)
