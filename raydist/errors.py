@@ -8,6 +8,7 @@ RaydistError                    exit code 1
 ├── SourceError                 a file or folder that cannot be read; carries the one-word `reason`
 ├── ClipError                   a span or a clip id that is none
 ├── ModelError                  a model that is unknown, incomplete or not on this machine
+├── TrainError                  a training run that cannot begin or go on
 └── ResourceError               the cluster cannot run the plan
 
 A message states the value, what was expected, and what to do. `ValueError` is for a caller's mistake inside the
@@ -60,6 +61,10 @@ class ClipError(RaydistError):
 
 class ModelError(RaydistError):
     """A model that is unknown, incomplete, or not on this machine."""
+
+
+class TrainError(RaydistError):
+    """A training run that cannot begin, or stopped before its end."""
 
 
 class ResourceError(RaydistError):

@@ -1,0 +1,61 @@
+"""What the driver gives each training worker: values only, so that they travel to any node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydist.clips.decoder import Geometry
+from raydist.clips.sampling import CANDIDATES
+from raydist.config import Train
+from raydist.records import Limits
+
+TRAINED = "trained.parquet"
+"""In the run's folder: the pairs that it is trained on, as they were when it began. `eval` leaves those clips out."""
+
+WATCHED = "watched.parquet"
+"""The held-out pairs that its evaluations look at."""
+
+RECIPE = "recipe.json"
+"""What decides the run's result; another start of the run must have the same."""
+
+OUTCOME = "outcome.json"
+"""How it ended."""
+
+STOP = "stop"
+"""A file whose presence asks the workers to save and end."""
+
+ADAPTER = "adapter"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One run, for its workers."""
+
+    location: str
+    """Of the archive."""
+    folder: Path
+    """Of the run."""
+    model: str
+    """Name or folder of the base model, on every node."""
+    model_name: str
+    section: Train
+    geometry: Geometry
+    places: Mapping[str, str]
+    limits: Limits
+    threads: int
+    """Of a worker on CPUs."""
+    device: str
+    keeps_frames: bool = False
+    """Whether each node keeps a copy of the frames that it read: where there are several."""
+    facts: Mapping[str, Any]
+    """For the adapter's card: counts and fingerprint of the data."""
+
+    @property
+    def candidates(self) -> int:
+        """Frames that are cached of an interval."""
+        return CANDIDATES if self.section.jitter else 1
