@@ -8,7 +8,7 @@ Everything heavy is imported when it is first used, so `import raydist` is fast.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 
     from raydist.archive import Archive
     from raydist.models.encoder import Encoder
+    from raydist.train.data import VideoTextDataset
 
-__all__ = ["__version__", "decode_clip", "load_encoder", "open"]
+__all__ = ["VideoTextDataset", "__version__", "decode_clip", "load_encoder", "open"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VideoTextDataset":  # a class, so that it can be subclassed; it imports torch
+        from raydist.train.data import VideoTextDataset
+
+        return VideoTextDataset
+    raise AttributeError(f"module 'raydist' has no attribute {name!r}")
 
 
 def open(location: str, changes: Sequence[str] = ()) -> Archive:  # raydist.open reads as it should

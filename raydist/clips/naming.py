@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from raydist import address
@@ -105,6 +106,15 @@ def clip_key(clip_id: str) -> int:
 def clip_fingerprint(file_fingerprint: str, span: Span) -> str:
     """32 hex digits that change when the file or the span does."""
     return blake2b(f"{file_fingerprint}:{span.start_ms}:{span.end_ms}".encode(), digest_size=16).hexdigest()
+
+
+def is_settled(clip: Mapping[str, Any], file_fingerprint: str | None) -> bool:
+    """Whether a clip (a row of `clips`) was cut from the file as it is known.
+
+    A scan at work commits clips before their files; those that are not settled wait until it is done.
+    """
+    span = Span(start_ms=clip["start_ms"], end_ms=clip["end_ms"])
+    return bool(clip_fingerprint(file_fingerprint or "", span) == clip["fingerprint"])
 
 
 def cut(duration_ms: int, clip_ms: int, shortest_ms: int) -> list[Span]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.clips.signature import HASH_VERSION
-from raydist.store import commit, schema
+from raydist.store import commit, outcomes
 
 STAGE = "embed"
 
@@ -46,10 +46,6 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
     done = rows.filter(pc.equal(rows["reason"], ""))
     failed = rows.filter(pc.not_equal(rows["reason"], ""))
     done = done.append_column("duration_s", pc.subtract(done["end_s"], done["start_s"]))
-    unsigned = done.filter(pc.invert(done["has_signature"]))
-    hashed = unsigned.append_column("hash_version", pa.array([HASH_VERSION] * unsigned.num_rows, pa.int32()))
-    for name, value in (("stage", STAGE), ("model_key", model_key)):
-        failed = failed.append_column(name, pa.array([value] * failed.num_rows, pa.string()))
     filled = done["filled_frames"].to_numpy()
     busy: Counter[str] = Counter()
     for name, column in (("decode", "decode_s"), ("decode_cpu", "decode_cpu_s"), ("embed", "embed_s")):
@@ -61,10 +57,8 @@ def write_blocks(location: str, table: str, columns: pa.Schema, model_key: str, 
     busy["filled_frames"], busy["filled_clips"] = int(filled.sum()), int((filled > 0).sum())
     return Written(
         embeddings=commit.write_fragments(location, table, done.select(columns.names), columns),
-        signatures=commit.write_fragments(
-            location, "signatures", hashed.select(schema.SIGNATURES.names), schema.SIGNATURES
-        ),
-        failures=commit.write_fragments(location, "failures", failed.select(schema.FAILURES.names), schema.FAILURES),
+        signatures=outcomes.write_signatures(location, done, HASH_VERSION),
+        failures=outcomes.write_failures(location, failed, stage=STAGE, model_key=model_key),
         reasons=Counter(failed["reason"].to_pylist()),
         busy=busy,
         offset_s=pc.max(offsets).as_py() or 0.0,

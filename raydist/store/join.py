@@ -51,7 +51,7 @@ class Bucket:
         scanner = dataset.scanner(columns=wanted, filter=all_of(self.where, condition), batch_size=_BATCH)
         for batch in scanner.to_batches():
             batch = batch.filter(pc.is_valid(batch["clip_key"]))
-            clips, rows = self._places(batch)
+            clips, rows = self.places(batch)
             if len(clips):
                 yield clips, batch.take(pa.array(rows))
 
@@ -61,11 +61,11 @@ class Bucket:
         for batch in scanner.to_batches():
             batch = batch.filter(pc.is_valid(batch["clip_key"]))
             lacking = np.ones(batch.num_rows, np.bool_)
-            lacking[self._places(batch)[1]] = False
+            lacking[self.places(batch)[1]] = False
             if lacking.any():
                 yield batch.filter(pa.array(lacking))
 
-    def _places(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def places(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs (clip of the bucket, row of the batch) of one key and fingerprint."""
         keys = batch["clip_key"].to_numpy()
         at = np.searchsorted(self.keys, keys)

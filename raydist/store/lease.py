@@ -106,6 +106,11 @@ class Lease:
         """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""
         return [holder for holder in holders(self._location, among_them=True) if holder.id != self.holder.id]
 
+    def strangers(self) -> list[Holder]:
+        """The others but for those of this very process: what it does at the same time, it does with itself."""
+        own = (self.holder.machine, self.holder.pid)
+        return [holder for holder in self.others() if (holder.machine, holder.pid) != own]
+
     def check(self) -> None:
         """
         Raises:

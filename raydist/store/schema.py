@@ -17,6 +17,7 @@ DATA_STORAGE_VERSION = "2.2"
 """Lance's file format: the first one with miniblock encoding for wide float16 lists."""
 
 EMBEDDINGS = "embeddings_"
+FRAMES = "frames_"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _MODEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
@@ -115,6 +116,18 @@ FAILURES = pa.schema(
     }
 )
 
+CACHED_FRAMES = pa.schema(
+    {
+        "clip_key": pa.int64(),
+        "fingerprint": pa.string(),
+        "filled_frames": pa.int32(),
+        "frame_times_s": pa.list_(pa.float64()),
+        "frames": pa.large_binary(),
+        "at": _MOMENT,
+    }
+)
+"""Of every table of cached frames; the name says of what size, which frames and how they are kept."""
+
 
 def embeddings(width: int) -> pa.Schema:
     """The table of one model: a unit-length float16 vector of `width` numbers a clip, and what searches filter on."""
@@ -157,6 +170,11 @@ def embeddings_table(model_key: str) -> str:
 def model_key_of(table: str) -> str | None:
     """The model whose embeddings `table` holds; None for any other table."""
     return table.removeprefix(EMBEDDINGS) if table.startswith(EMBEDDINGS) else None
+
+
+def is_frames(table: str) -> bool:
+    """Whether `table` is a cache of decoded frames."""
+    return table.startswith(FRAMES)
 
 
 def identity(table: str) -> tuple[str, ...]:

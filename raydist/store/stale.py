@@ -56,7 +56,7 @@ def repair_unless_scanning(location: str) -> None:
 
 
 def delete_stale(location: str, *, bucket_rows: int = BUCKET_ROWS) -> int:
-    """Delete derived rows (embeddings, signatures) whose clip changed or is gone. Returns how many.
+    """Delete derived rows (embeddings, signatures, cached frames) whose clip changed or is gone. Returns how many.
 
     What is deleted are exact pairs of key and fingerprint, so rows that `embed` commits meanwhile stay.
     """
@@ -85,7 +85,11 @@ def _delete_pairs(location: str, table: str, pairs: list[tuple[int, str | None]]
 def derived_tables(location: str) -> list[str]:
     """Tables whose rows are worthless once their clip has changed; captions are kept until a person confirms."""
     tables = read.table_names(location)
-    return [name for name in tables if name == "signatures" or schema.model_key_of(name) is not None]
+    return [
+        name
+        for name in tables
+        if name == "signatures" or schema.is_frames(name) or schema.model_key_of(name) is not None
+    ]
 
 
 def _delete_orphans(location: str) -> None:

@@ -7,12 +7,27 @@ Promises  `Order` is a pure function of its seed, the epoch and the clips' keys:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from raydist import config as settings
+from raydist.clips.decoder import Geometry
+from raydist.errors import ArchiveError, SourceError, UsageError
+from raydist.frames.build import STAGES
+from raydist.frames.reader import FrameReader
+from raydist.models.registry import FRAMES, describe
+from raydist.store import frames, pairs, roots
+from raydist.store import settings as archives
 
 # Shape legend: N clips, B clips of a batch, T frames of a clip, H height, W width
+
+_SPLITS = ("train", "val", "test")
 
 _SHUFFLE, _CAPTION, _JITTER, _FLIP = range(4)
 """What a number is drawn for: no two draws hang together."""
@@ -103,3 +118,98 @@ def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
+
+
+class VideoTextDataset(Dataset[tuple[tuple[Tensor, ...], str]]):
+    """Captioned clips of an archive, one an item; it needs no Ray.
+
+    Item i is the clip's eight RGB frames, uint8 [3, H, W] each, and a caption: of several, one is drawn an epoch.
+    Frames come from the cache of `raydist train` where it has them, else from the clip's file. Clips that earlier runs
+    could not decode are left out. It works in a DataLoader with workers.
+    """
+
+    def __init__(
+        self,
+        archive: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        model: str | None = None,
+        size: int = 224,
+        resize: str = "viclip",
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            archive: its location.
+            split: `train`, `val` or `test`.
+            model: the model whose size and rule the frames have; in place of the next two.
+            size: edge of the frames in pixels.
+            resize: a rule of `clips.resize`.
+            seed: of the draw of captions.
+
+        Raises:
+            ArchiveError: no archive there, or no captioned clip in the split.
+            UsageError: another split.
+            ModelError: no such model.
+        """
+        if split not in _SPLITS:
+            raise UsageError(f"split {split!r}: expected one of {', '.join(_SPLITS)}")
+        config = settings.load(options={"archive": os.fspath(archive)}).config
+        location = config.require_archive()
+        archives.open_existing(location)
+        info = describe(model) if model else None
+        geometry = Geometry(
+            frames=info.frames if info else FRAMES,
+            sampling=info.sampling if info else "exact",
+            size_px=info.size_px if info else size,
+            resize=info.resize if info else resize,
+        )
+        found = pairs.captioned_clips(location, split)
+        if not found.num_rows:
+            raise ArchiveError(
+                f"the archive {location!r} has no captioned clip in the split {split!r}: run `raydist scan` and "
+                "`raydist caption --from FILE` first, or name another split"
+            )
+        known = frames.known(location, "", found, hash_version=0, stages=STAGES)
+        self.pairs = found.filter([not reason for reason in known.reasons])
+        """A row a clip, in the order of the items."""
+        self.left_out = found.num_rows - self.pairs.num_rows
+        """Clips that earlier runs could not decode."""
+        self.epoch = 0
+        self._captions = self.pairs["captions"].to_pylist()
+        self._order = None
+        if self.pairs.num_rows:
+            counts = [len(own) for own in self._captions]
+            self._order = Order(self.pairs["clip_key"].to_numpy(), self.pairs.num_rows, seed, counts)
+        places = roots.places(location, config.roots)
+        self._reader = FrameReader(location, geometry, places, config.limits())
+
+    def __len__(self) -> int:
+        return int(self.pairs.num_rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the captions of this epoch. Before a DataLoader's workers start: they have copies of their own."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], str]:
+        """
+        Raises:
+            IndexError: no such item.
+            SourceError: the clip does not decode any more.
+        """
+        clips = len(self)
+        if not -clips <= index < clips:
+            raise IndexError(f"item {index} of {clips}")
+        row = index % clips
+        clip = self.pairs.slice(row, 1)
+        frames_BTHWC, good_B = self._reader.read(clip)
+        if not good_B[0]:
+            name = clip["clip_id"][0].as_py()
+            raise SourceError(
+                "unreadable",
+                f"{name} does not decode now: `raydist train` and `raydist eval` record it and leave it out",
+            )
+        assert self._order is not None  # there are clips
+        number = int(self._order.captions(self.epoch, np.array([row]))[0])
+        frames_TCHW = torch.from_numpy(frames_BTHWC[0]).movedim(-1, 1).contiguous()
+        return tuple(frames_TCHW), self._captions[row][number]

@@ -1,0 +1,284 @@
+"""frames/build: decodes clips once, in parallel, into the frame cache.
+
+Reads     the clips that the cache lacks, and the files they lie in
+Writes    `frames_<geometry>_<frames>_<encoding>`, `signatures` on the way, `failures` of what does not decode
+Again     safe after any crash and beside other drivers: cached clips are not decoded again, none is stored twice
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist import runtime
+from raydist.clips.decoder import Geometry
+from raydist.clips.naming import is_settled
+from raydist.clips.signature import HASH_VERSION
+from raydist.clips.units import clips_a_unit, units
+from raydist.config import Config
+from raydist.frames import pixels, room
+from raydist.frames.keep import Keeper, Target, Written, write_outcomes
+from raydist.frames.room import estimate
+from raydist.progress import bar, talk
+from raydist.report import new_run, run_folder
+from raydist.store import commit, frames, lease, read, roots, schema, stale
+from raydist.store.frames import Known
+
+if TYPE_CHECKING:
+    import ray.data
+
+__all__ = ["Built", "ensure", "estimate"]
+
+STAGES = ("train", "eval")
+"""Whose failures count: what one of them could not decode, the other need not try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What is in the cache of the clips that were asked for."""
+
+    table: str
+    """"" where nothing is cached."""
+    clips: int
+    """Asked for."""
+    decoded: int = 0
+    """By this build."""
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Clip key -> reason of the clips that cannot be had, those that failed earlier included."""
+    bytes: int = 0
+    """What the clips take on disk, as estimated."""
+    seconds: float = 0.0
+
+    def without_failed(self, pairs: pa.Table) -> pa.Table:
+        """The clips that can be had."""
+        gone = pa.array(self.failed, pa.int64())
+        return pairs.filter(pc.invert(pc.is_in(pairs["clip_key"], value_set=gone)))
+
+
+def ensure(
+    config: Config,
+    pairs: pa.Table,
+    geometry: Geometry,
+    *,
+    encoding: str = pixels.RAW,
+    candidates: int = 1,
+    stage: str = "train",
+    retry_failed: bool = False,
+) -> Built:
+    """See that the cache holds the frames of clips.
+
+    Args:
+        pairs: rows of `store.pairs.captioned_clips`.
+        geometry: `frames` is T, also where there are several candidates for each.
+        encoding: `raw`, `jpeg`, or `none`: nothing is cached.
+        candidates: frames to choose from for each of the T, 1 or 3.
+        stage: under whose name failures are recorded.
+        retry_failed: try clips again that failed earlier.
+
+    Raises:
+        ResourceError: the cache would be larger than `train.cache_gb`, or the cluster cannot run the plan.
+        ValueError: another encoding, stage or number of candidates.
+    """
+    pixels.check(encoding, candidates)
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r}: expected one of {', '.join(STAGES)}")
+    location, limit = config.require_archive(), int(config.train.cache_gb * 1e9)
+    table = "" if encoding == pixels.NONE else pixels.table_of(geometry, encoding, candidates)
+    target = Target(location=location, table=table, geometry=geometry, encoding=encoding, candidates=candidates)
+    if table:
+        room.refuse_too_large(pairs, geometry, encoding, candidates, limit=limit)
+    with lease.Lease(location, stage) as held:
+        stale.repair_unless_scanning(location)
+        build = _Build(config, pairs, target, stage, held, retry_failed=retry_failed)
+        return build.run(limit)
+
+
+class _Build:
+    """One build: what is missing, its decoding, and the commits in between."""
+
+    def __init__(
+        self, config: Config, pairs: pa.Table, target: Target, stage: str, held: lease.Lease, *, retry_failed: bool
+    ) -> None:
+        self._config, self._pairs, self._target, self._stage, self._held = config, pairs, target, stage, held
+        self._retry_failed = retry_failed
+        self._location = target.location
+        self._held_blocks: list[Any] = []
+        self._written: Written | None = None
+        self._since = time.monotonic()
+        self._stored_bytes = 0
+        self._versions: dict[str, int] = {}
+        self.decoded = 0
+        self.failed: dict[int, str] = {}
+
+    def run(self, limit: int) -> Built:
+        """Decode what is missing and may be had."""
+        began = time.monotonic()
+        table, pairs = self._target.table, self._pairs
+        missing = self._missing()
+        if table:
+            size = estimate(pairs, self._target.geometry, self._target.encoding, self._target.candidates)
+            there = pairs.num_rows - len(missing) - len(self.failed)
+            talk.print(
+                f"frame cache: {pairs.num_rows:,} clips, {room.size_text(size)} ({self._target.encoding}); "
+                f"{there:,} are there"
+            )
+            if missing:
+                missing = self._with_room(missing, limit)
+                self._decode(missing, limit)
+                self._tidy()
+            frames.mark_used(self._location, table)
+        return Built(
+            table=table,
+            clips=pairs.num_rows,
+            decoded=self.decoded,
+            failed=self.failed,
+            bytes=size if table else 0,
+            seconds=time.monotonic() - began,
+        )
+
+    def _missing(self) -> list[dict[str, Any]]:
+        """The clips to decode, in the order of their files; those that failed earlier or must wait are noted."""
+        self.failed.clear()
+        known: Known = frames.known(
+            self._location, self._target.table, self._pairs, hash_version=HASH_VERSION, stages=STAGES
+        )
+        self._versions = known.versions
+        missing = []
+        clips = self._pairs.drop_columns(["captions"]).to_pylist()
+        for clip, cached, signed, reason in zip(clips, known.cached, known.signed, known.reasons, strict=True):
+            if cached:
+                continue
+            if reason and not self._retry_failed:
+                self.failed[clip["clip_key"]] = reason
+            elif not is_settled(clip, clip["file_fingerprint"]):
+                self.failed[clip["clip_key"]] = "changed"
+            else:
+                missing.append({**clip, "has_signature": bool(signed)})
+        return sorted(missing, key=lambda clip: (clip["video_id"], clip["start_ms"]))
+
+    def _with_room(self, missing: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+        """See that what is missing fits; the clips that are missing then."""
+        target = self._target
+        needed = len(missing) * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
+        room.make_room(self._location, target.table, int(needed), limit=limit, held=self._held)
+        missing = self._missing()  # the table itself may have gone
+        needed = len(missing) * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
+        room.refuse_full_disk(self._location, int(needed))
+        return missing
+
+    def _decode(self, missing: list[dict[str, Any]], limit: int) -> None:
+        """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
+        name = new_run("frames")
+        folder = run_folder(self._location, name)
+        if not self._held.strangers():
+            runtime.Manifest.sweep(run_folder(self._location, ""), self._held.strangers)
+        manifest = runtime.Manifest(folder / "manifest")
+        committers = _Committers.open(self._location, self._target.table, self._versions)
+        try:
+            manifest.write([_units(missing)])
+            with (
+                runtime.session(self._config.ray) as resources,
+                bar("decoding frames", len(missing)) as progress,
+            ):
+                wanted = self._config.embed.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1
+                plan = runtime.plan(resources, workers=min(wanted, manifest.rows))
+                try:
+                    for block, rows in runtime.references(self._graph(manifest, plan)):
+                        self._held_blocks.append(block)
+                        progress.advance(rows)
+                        if time.monotonic() - self._since >= self._config.embed.commit_s:
+                            self._commit(committers)
+                            self._refuse_more_than(limit)
+                finally:
+                    self._commit(committers)
+            self._refuse_more_than(limit)
+        finally:
+            manifest.remove()
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _graph(self, manifest: runtime.Manifest, plan: runtime.Plan) -> ray.data.Dataset:
+        """manifest -> decoders, which write."""
+        from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
+
+        places = roots.places(self._location, self._config.roots)
+        return manifest.dataset().map_batches(
+            # 1:N, CPU. An actor with one child process, as in `embed`; it writes its frames itself.
+            Keeper,
+            fn_constructor_args=(places, self._target, self._config.limits()),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=plan.workers),
+            num_cpus=plan.worker_cpus,
+        )
+
+    def _commit(self, committers: _Committers) -> None:
+        """Make visible what was written: signatures and failures before the frames they belong to.
+
+        Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
+        committed once.
+        """
+        if self._held_blocks:
+            if self._written is None:
+                import ray  # as above
+
+                write = ray.remote(num_cpus=0)(write_outcomes)
+                self._written = ray.get(write.remote(self._location, self._stage, *self._held_blocks))
+            written = self._written
+            committers.signatures.commit(written.signatures)
+            committers.failures.commit(written.failures)
+            committers.frames.commit(written.frames)
+            self.decoded += written.clips - len(written.failed)
+            self.failed.update(written.failed)
+            self._stored_bytes += written.stored_bytes
+            self._held_blocks, self._written = [], None
+        self._since = time.monotonic()
+
+    def _tidy(self) -> None:
+        """Take out rows of clips that a scan changed meanwhile, and give back the disk of rows that were deleted."""
+        if read.need_table(self._location, "clips").version != self._versions["clips"]:
+            stale.delete_stale(self._location)
+        if not self._held.strangers():
+            frames.drop_old_versions(self._location, self._target.table)
+
+    def _refuse_more_than(self, limit: int) -> None:
+        """Stop where pictures turn out to need more than they were expected to.
+
+        Raises:
+            ResourceError: with the choices, and the size that was measured.
+        """
+        if self.decoded and self._stored_bytes > limit:
+            whole = self._stored_bytes // self.decoded * self._pairs.num_rows
+            target = self._target
+            room.refuse_too_large(
+                self._pairs, target.geometry, target.encoding, target.candidates, limit=limit, known_bytes=whole
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Committers:
+    """Of the tables that a build writes."""
+
+    frames: commit.Committer
+    signatures: commit.Committer
+    failures: commit.Committer
+
+    @staticmethod
+    def open(location: str, table: str, versions: Mapping[str, int]) -> _Committers:
+        return _Committers(
+            frames=commit.Committer(location, table, schema.CACHED_FRAMES, version=versions[table]),
+            signatures=commit.Committer(location, "signatures", schema.SIGNATURES, version=versions["signatures"]),
+            failures=commit.Committer(location, "failures", schema.FAILURES),
+        )
+
+
+def _units(clips: list[dict[str, Any]]) -> pa.Table:
+    files = {clip["video_id"]: {name: clip[name] for name in ("root", "path", "file_fingerprint")} for clip in clips}
+    return units(clips, files, clips_a_unit(len(clips)), random.getrandbits(32))

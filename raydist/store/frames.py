@@ -1,0 +1,168 @@
+"""The tables of cached frames: which clips they hold, taking rows, their size on disk.
+
+Reads     `frames_<geometry>_<frames>_<encoding>`, and of other tables what is known of its clips
+Promises  rows count with the clip's present fingerprint only; a handle stays on the version that it opened
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydist.store import read
+from raydist.store.commit import is_conflict
+from raydist.store.join import Bucket
+from raydist.store.location import folder
+from raydist.store.schema import FRAMES, is_frames
+from raydist.store.sql import all_of, equals, is_in
+from raydist.store.tables import lance_errors, open_table
+
+_KEEP = timedelta(hours=1)
+"""Old versions stay that long: a reader may be in the middle of one."""
+
+
+def table_name(*, resize: str, size_px: int, sampling: str, frames: int, encoding: str) -> str:
+    """The table of frames of one kind: `frames_viclip_224_exact_8_raw`."""
+    return f"{FRAMES}{resize}_{size_px}_{sampling}_{frames}_{encoding}"
+
+
+def tables(location: str) -> list[str]:
+    """All tables of cached frames, the one whose last use is longest ago first."""
+    names = [name for name in read.table_names(location) if is_frames(name)]
+    return sorted(names, key=lambda name: os.path.getmtime(_folder(location, name)))
+
+
+def mark_used(location: str, table: str) -> None:
+    """Say that the table is in use now."""
+    if os.path.isdir(_folder(location, table)):
+        os.utime(_folder(location, table))
+
+
+def bytes_on_disk(location: str, table: str) -> int:
+    """What a table takes, files that no version knows any more included; 0 if there is none."""
+    total = 0
+    for top, _, names in os.walk(_folder(location, table)):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(top, name)).st_size
+            except FileNotFoundError:  # a temporary file of a commit
+                continue
+    return total
+
+
+def drop(location: str, table: str) -> None:
+    """Delete a whole table; nothing happens if there is none."""
+    shutil.rmtree(_folder(location, table), ignore_errors=True)
+
+
+def drop_old_versions(location: str, table: str) -> None:
+    """Give back the disk of rows that were deleted; for the only writer."""
+    dataset = open_table(location, table)
+    if dataset is not None:
+        try:
+            dataset.cleanup_old_versions(older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False)
+        except OSError as error:
+            if not is_conflict(error):
+                raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What an archive knows of some clips, one value a clip."""
+
+    cached: NDArray[np.bool_]
+    signed: NDArray[np.bool_]
+    """Whether there is a signature."""
+    reasons: list[str]
+    """Why an earlier run could not decode it; "" where none failed."""
+    versions: dict[str, int]
+    """Table -> the version that was read, 0 for one that did not exist: what a `Committer` takes."""
+
+
+def known(location: str, table: str, pairs: pa.Table, *, hash_version: int, stages: Sequence[str]) -> Known:
+    """Look clips up.
+
+    Args:
+        table: of frames; it need not exist, "" is none.
+        pairs: `clip_key` and `fingerprint` of clips, each once.
+        stages: whose failures count, where they were recorded without a model.
+    """
+    opened = {
+        name: open_table(location, name) for name in ("clips", "failures", "signatures", *([table] if table else []))
+    }
+    bucket = _bucket(pairs)
+    place = np.argsort(bucket.addresses, kind="stable")  # of each clip in the bucket
+    condition = all_of(equals("model_key", ""), is_in("stage", stages))
+    reasons = [""] * pairs.num_rows
+    for clips, rows in bucket.matches(opened["failures"], condition, ["reason"]):
+        for clip, reason in zip(clips.tolist(), rows["reason"].to_pylist(), strict=True):
+            reasons[int(bucket.addresses[clip])] = reason or "unknown"
+    return Known(
+        cached=bucket.have(opened.get(table))[place],
+        signed=bucket.have(opened["signatures"], equals("hash_version", hash_version))[place],
+        reasons=reasons,
+        versions={name: 0 if dataset is None else dataset.version for name, dataset in opened.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One version of a table of frames."""
+
+    version: int
+    _dataset: lance.LanceDataset
+    _index: Bucket
+
+    def places(self, pairs: pa.Table) -> NDArray[np.int64]:
+        """Where the row of each clip (`clip_key`, `fingerprint`) is; -1 where there is none."""
+        found = np.full(pairs.num_rows, -1, np.int64)
+        clips, rows = self._index.places(_as_batch(pairs))
+        found[rows] = self._index.addresses[clips].astype(np.int64)
+        return found
+
+    def take(self, places: NDArray[np.int64]) -> pa.LargeBinaryArray:
+        """The frames in rows that `places` gave, as they were written.
+
+        Raises:
+            StoreError: if the table is gone, or the storage fails.
+        """
+        with lance_errors(self._dataset.uri):
+            column = self._dataset.take(places.tolist(), columns=["frames"])["frames"]
+        return column.combine_chunks()
+
+
+def open_stored(location: str, table: str) -> Stored | None:
+    """The latest version of a table; None if there is none."""
+    dataset = open_table(location, table)
+    if dataset is None:
+        return None
+    with lance_errors(dataset.uri):
+        rows = dataset.scanner(columns=["clip_key", "fingerprint"], scan_in_order=True).to_table()
+    return Stored(version=dataset.version, _dataset=dataset, _index=_bucket(rows))
+
+
+def _bucket(rows: pa.Table) -> Bucket:
+    """Rows by key, to be looked up; an address is the row's number."""
+    batch = _as_batch(rows)
+    keys = batch["clip_key"].to_numpy()
+    order = np.argsort(keys, kind="stable")
+    return Bucket(
+        where="", keys=keys[order], fingerprints=batch["fingerprint"].take(pa.array(order)), addresses=order.view("u8")
+    )
+
+
+def _as_batch(rows: pa.Table) -> pa.RecordBatch:
+    columns = rows.select(["clip_key", "fingerprint"]).combine_chunks().to_batches()
+    return columns[0] if columns else pa.RecordBatch.from_pylist([], rows.select(["clip_key", "fingerprint"]).schema)
+
+
+def _folder(location: str, table: str) -> str:
+    return str(folder(location) / f"{table}.lance")
