@@ -41,9 +41,10 @@ class Archive:
         """Give clips the captions of a list; `keep` confirms those of files that changed since."""
         return caption_stage.run(self.config, caption_stage.Request(file=file, keep=keep))
 
-    def embed(self, model: str | None = None, *, retry_failed: bool = False) -> Report:
-        """Give every clip a vector of the model."""
-        return embed_stage.run(settings_of.changed(self.config, {"embed.model": model}), retry_failed=retry_failed)
+    def embed(self, model: str | None = None, *, adapter: str | None = None, retry_failed: bool = False) -> Report:
+        """Give every clip a vector of the model, with the adapter of a run or a folder where one is named."""
+        config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})
+        return embed_stage.run(config, retry_failed=retry_failed)
 
     def search(
         self,
@@ -54,6 +55,7 @@ class Archive:
         top: int | None = None,
         where: str | None = None,
         model: str | None = None,
+        adapter: str | None = None,
     ) -> pa.Table:
         """Rank clips by words (one text or many), vectors [D] or [Q, D], a picture file, or a clip of the archive.
 
@@ -78,7 +80,7 @@ class Archive:
             queries.append(Query(clip_id=clip))
         if not queries:
             raise UsageError("nothing to search for: expected words, vectors, image= or clip=")
-        config = settings_of.changed(self.config, {"embed.model": model, "search.top": top})
+        config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter, "search.top": top})
         return search_stage.run(config, queries, where=where)
 
     def status(self) -> dict[str, Any]:

@@ -94,6 +94,9 @@ class Embed(Section):
         default="",
         description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
     )
+    adapter: str = Field(
+        default="", description="a run of the archive or a folder with a LoRA adapter; its base is the model then"
+    )
     sampling: str = Field(
         default="exact",
         pattern="^(exact|fast)$",
@@ -156,7 +159,12 @@ class Train(Section):
 
 
 class Eval(Section):
-    """[eval] retrieval accuracy on held-out clips, base against adapter."""
+    """[eval] retrieval accuracy on held-out clips, base against adapter. The models are those of [embed]."""
+
+    split: str = Field(default="test", pattern="^(train|val|test)$", description="whose clips are searched")
+    resamples: int = Field(default=2_000, ge=100, le=100_000, description="of the bootstrap that gives intervals")
+    seed: int = Field(default=0, ge=0, description="of the resamples and of the paired test")
+    strips: int = Field(default=8, ge=0, le=100, description="largest gains, and as many losses, shown with pictures")
 
 
 class Search(Section):

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydist import choice
 from raydist.clips import naming
 from raydist.clips.resize import resize_frames
 from raydist.clips.still import read_still
 from raydist.config import Config
-from raydist.errors import ArchiveError, ClipError, StoreError, UsageError
+from raydist.errors import ArchiveError, ClipError, ModelError, StoreError, UsageError
 from raydist.models.encoder import Encoder
 from raydist.models.recall import recall
-from raydist.models.registry import describe, load_encoder
-from raydist.store import models, nearest, read, roots, settings
+from raydist.models.registry import load_encoder
+from raydist.store import nearest, read, roots, settings
 from raydist.store.models import Stored
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import all_of, other_than
@@ -89,7 +90,7 @@ def run(config: Config, queries: Sequence[Query], *, where: str | None = None) -
     """Rank the archive's clips for each query.
 
     Args:
-        config: `archive`, `embed.model`, `embed.device` and `search.top` matter.
+        config: `archive`, `embed.model`, `embed.adapter`, `embed.device` and `search.top` matter.
         queries: what to look for.
         where: SQL condition over the columns of the embeddings table.
 
@@ -98,12 +99,13 @@ def run(config: Config, queries: Sequence[Query], *, where: str | None = None) -
 
     Raises:
         ArchiveError: no archive, or nothing embedded in it.
+        ModelError: the model or its adapter is not on this machine.
         StoreError: the archive has no vectors of the model, or of several and none was named; a bad condition.
         UsageError: a query that is empty or cannot be read.
     """
     location = config.require_archive()
     settings.open_existing(location)
-    model = choose_model(location, config.embed.model)
+    model = choice.to_search(location, config.embed.model, config.embed.adapter)
     table = embeddings_table(model.model_key)
     if not read.count_rows(location, table):
         raise ArchiveError(f"the archive {location!r} has no vectors yet: run `raydist embed` first")
@@ -115,53 +117,31 @@ def run(config: Config, queries: Sequence[Query], *, where: str | None = None) -
     return _assemble(location, config, _rank(location, table, asked, config.search.top))
 
 
-def choose_model(location: str, wanted: str) -> Stored:
-    """The model of the archive to search with: the one that was named, else its only one.
-
-    Raises:
-        ArchiveError: if nothing was embedded.
-        StoreError: if the archive has none of that name, or several.
-    """
-    there = models.stored(location)
-    if not there:
-        raise ArchiveError(
-            f"the archive {location!r} has no vectors yet: run `raydist embed` first (`raydist status` has the books)"
-        )
-    listed = models.listed(there)
-    if not wanted:
-        if len(there) > 1:
-            raise StoreError(f"the archive has vectors of several models: {listed}. Name one with --model.")
-        return there[0]
-    named = [model for model in there if wanted in (model.name, model.model_key)]
-    if len(named) > 1:
-        keys = ", ".join(model.model_key for model in named)
-        raise StoreError(f"the name {wanted!r} stands for several models of the archive: {keys}. Name one by its key.")
-    if named:
-        return named[0]
-    if os.path.isdir(wanted):  # the archive may know the same weights by another name
-        info = describe(wanted)
-        for model in there:
-            if model.model_key == info.model_key:
-                return model
-    raise StoreError(
-        f"the archive has no vectors of {wanted!r}; it has: {listed}. "
-        f"Search with one of those, or run `raydist embed --model {wanted}` first."
-    )
-
-
 def _encoder(model: Stored, device: str) -> Encoder:
     """The encoder that made the vectors of the archive.
 
     Raises:
+        ModelError: if they are not here.
         StoreError: if the weights of that name are not the ones that were used.
     """
-    info = recall(model.model_key, model.name, model.location)
+    if model.adapter and not os.path.isdir(model.adapter):
+        raise ModelError(
+            f"the vectors of {model.name!r} were made with the adapter in {model.adapter!r}, and that folder is gone: "
+            "words and pictures need it. Bring it back, or name another model; --clip works without it."
+        )
+    info = recall(model.model_key, model.name, model.location, model.adapter)
+    if info is None and model.adapter:
+        raise StoreError(
+            f"the adapter in {model.adapter!r} with the weights of {model.name!r} on this machine is not what made the "
+            f"archive's vectors, {model.model_key}: it was trained again, or the weights are others. Bring those back, "
+            "or copy the adapter into a folder of another name and run `raydist embed --adapter FOLDER`."
+        )
     if info is None:
         raise StoreError(
             f"the weights of {model.name!r} on this machine are not those of the archive's vectors, {model.model_key} "
             f"(made from {model.location}): bring the same weights here, or run `raydist embed` with these"
         )
-    return load_encoder(info.location, device=device)
+    return load_encoder(info.location, info.adapter, device=device)
 
 
 def _vectors(location: str, table: str, model: Stored, queries: Sequence[Query], device: str) -> NDArray[np.float32]:

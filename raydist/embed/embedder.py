@@ -24,10 +24,10 @@ def embedded_schema(dim: int) -> pa.Schema:
 class Embedder:
     """A Ray actor: frames in, unit vectors out. An actor, so that the weights are loaded once a process."""
 
-    def __init__(self, model: str, device: str, geometry: Geometry, threads: int) -> None:
+    def __init__(self, model: str, adapter: str, device: str, geometry: Geometry, threads: int) -> None:
         if device == "cpu":
             torch.set_num_threads(threads)  # Ray allows a worker one, but an encoder on CPUs mostly bounds the run
-        self._encoder = load_encoder(model, device=device)
+        self._encoder = load_encoder(model, adapter, device=device)
         self._shape = (geometry.frames, geometry.size_px, geometry.size_px, 3)
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raydist import runtime
+from raydist import choice, runtime
 from raydist.clips.decoder import Decoder, Geometry
 from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
-from raydist.embed.choice import choose_model
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
@@ -38,7 +37,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
 
     Raises:
         ArchiveError: no archive, or nothing was scanned into it.
-        ModelError: the model is unknown or not on this machine.
+        ModelError: the model or its adapter is unknown or not on this machine.
         StoreError: no model was named and the archive has several, or its name stands for another one there.
         ResourceError: the cluster cannot run the plan.
     """
@@ -48,7 +47,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     if not read.count_rows(location, "clips"):
         raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
     sampling = config.embed.sampling if "sampling" in config.embed.model_fields_set else None
-    info = choose_model(location, config.embed.model, sampling)
+    info = choice.to_embed(location, config.embed.model, sampling, config.embed.adapter)
     if info.licence and info.model_key not in read.model_keys(location):
         talk.print(f"{info.name}: the weights' licence is {info.licence}")
     if sys.platform == "darwin":
@@ -144,7 +143,7 @@ def _graph(
         .map_batches(
             # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
             Embedder,
-            fn_constructor_args=(info.location, device, geometry, threads),
+            fn_constructor_args=(info.location, info.adapter, device, geometry, threads),
             batch_size=config.embed.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=plan.encoders),

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from raydist.clips.naming import clip_fingerprint
+from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
-from raydist.records import Span
 from raydist.store import commit, models, pending, schema
 
 PENDING_BATCH = 65_536
@@ -41,7 +40,9 @@ class Ledger:
         """The farthest that a frame lies from where exact sampling would take it."""
         self._location = location
         self._table = schema.embeddings_table(info.model_key)
-        columns = models.marked(schema.embeddings(info.dim), info.name, info.location)
+        columns = models.marked(
+            schema.embeddings(info.dim), info.name, info.location, adapter=info.adapter, archive=location
+        )
         self._pending = pending.pending_clips(
             location,
             info.model_key,
@@ -97,8 +98,7 @@ class Ledger:
         ready = []
         for clip in clips:
             file = files.get(clip["video_id"])
-            span = Span(start_ms=clip["start_ms"], end_ms=clip["end_ms"])
-            if file and clip_fingerprint(file["file_fingerprint"] or "", span) == clip["fingerprint"]:
+            if file and is_settled(clip, file["file_fingerprint"]):
                 ready.append(clip)
         self.waiting += len(clips) - len(ready)
         self.expected -= len(clips) - len(ready)

@@ -58,6 +58,12 @@ class ModelInfo:
     """Of the weights."""
     location: str
     """The folder that holds the weights on this machine."""
+    digest: str
+    """Of the weights, those of an adapter left out."""
+    repository: str = ""
+    """Where the hub has the weights, if that is known."""
+    adapter: str = ""
+    """The absolute folder of the LoRA adapter in use; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from raydist.errors import ModelError
+from raydist.models import adapters
 from raydist.models.encoder import ModelInfo
 from raydist.models.registry import FAST, describe, is_fast, plain_name
 
 
-def recall(model_key: str, *names: str) -> ModelInfo | None:
-    """The first of the names or folders that is the model of that key today; None if none is.
+def recall(model_key: str, name: str, location: str, adapter: str = "") -> ModelInfo | None:
+    """The model of that key today, by its name, else in its folder; None if neither is that model.
 
     A folder called `tiny` and the bundled `tiny` have one name and two keys, so a name alone does not tell.
 
+    Args:
+        model_key: of the model with its adapter.
+        name: with all its marks, as the archive has it.
+        location: the folder of its weights.
+        adapter: the folder of its adapter; empty: none.
+
     Raises:
-        ModelError: none of the names stands for a model on this machine; the message is that of the first.
+        ModelError: neither stands for a model on this machine; the message is that of the name.
     """
     problems: list[ModelError] = []
-    given = [name for name in names if name]
     # The folder of a model says nothing of how it was used; its name does.
-    marked = FAST if given and is_fast(given[0]) else ""
-    for name in given:
+    mark = FAST if is_fast(name) else ""
+    given = [base for base in (base_name(name, adapter), location) if base]
+    for base in given:
         try:
-            info = describe(plain_name(name) + marked)
+            info = describe(base + mark, adapter or None)
         except ModelError as error:
             problems.append(error)
         else:
@@ -30,3 +39,8 @@ def recall(model_key: str, *names: str) -> ModelInfo | None:
     if problems and len(problems) == len(given):
         raise problems[0]
     return None
+
+
+def base_name(name: str, adapter: str) -> str:
+    """A model's name without those of its adapter and its sampling."""
+    return plain_name(name).removesuffix(f"+{adapters.name_of(Path(adapter))}" if adapter else "")

@@ -15,14 +15,18 @@ import difflib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raydist.errors import ModelError
-from raydist.models import hub, viclip
+from raydist.models import adapters, hub, viclip
 from raydist.models.encoder import Encoder, ModelInfo, pick_device
 from raydist.models.keys import cache_home, model_key, weights_digest
 from raydist.models.viclip_encoder import STATISTICS, ViclipEncoder
+
+if TYPE_CHECKING:
+    import torch
 
 FRAMES = 8
 """Frames that stand for a clip, for every model."""
@@ -32,7 +36,8 @@ FAST = "@fast"
 _FAST_RULE = "key_frames_8-1"
 """How these are chosen; goes up when others are."""
 
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+DEFAULT = "viclip-b16"
+
 _PICKLED = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 
 
@@ -51,6 +56,8 @@ class Located:
     name: str
     folder: Path
     licence: str
+    repository: str = ""
+    """Where the hub has it, if that is known."""
 
 
 _VICLIP_LICENCE = "CC-BY-NC-SA-4.0 (not for commercial use)"
@@ -96,7 +103,7 @@ def resolve(name: str) -> Located:
         return _at(kept, name)
     if hub.is_repository(name) and not path.exists():
         short = _short(name)
-        return _at(hub.fetch(name, models_home() / short), short)
+        return replace(_at(hub.fetch(name, models_home() / short), short), repository=name)
     raise ModelError(_no_such_model(name))
 
 
@@ -123,11 +130,11 @@ def plain_name(name: str) -> str:
     return name.removesuffix(FAST) if is_fast(name) else name
 
 
-def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "auto") -> Encoder:
-    """Load a model onto a device.
+def load_encoder(name: str = "", adapter: str | None = None, device: str = "auto") -> Encoder:
+    """Load a model onto a device; an adapter is merged into its weights in float32.
 
     Args:
-        name: as for `describe`.
+        name: as for `describe`; empty: the adapter's base, without one `viclip-b16`.
         adapter: folder of a LoRA adapter for it, or None.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one.
 
@@ -136,19 +143,72 @@ def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: s
         ResourceError: no such device.
     """
     target = pick_device(device)
-    located, folder = resolve(plain_name(name)), _adapter_folder(adapter)
+    folder = _adapter_folder(adapter)
+    name = name or (DEFAULT if folder is None else base_of(folder))
+    located = resolve(plain_name(name))
     info = _describe(located, folder, is_fast=is_fast(name))
-    if not _is_viclip(located.folder):
+    encoder = _load(located.folder, folder, info, target)
+    card = None if folder is None else adapters.read_card(folder)
+    if card is not None and card.temperature is not None:
+        encoder.temperature = card.temperature
+    return encoder
+
+
+def base_of(adapter: Path) -> str:
+    """The name or the folder of the model that an adapter was trained on, as `describe` takes it.
+
+    Raises:
+        ModelError: the adapter does not say, or that model is not on this machine.
+    """
+    card = adapters.read_card(adapter)
+    named = [card.base, card.base_location, card.repository] if card else [_stated_base(adapter)]
+    problem = "it does not say on what" if not any(named) else ""
+    for name in filter(None, named):
+        try:
+            digest = weights_digest(_weights_of(resolve(name).folder))
+        except ModelError as error:
+            problem = problem or str(error)
+        else:
+            if card is None or digest == card.base_digest:
+                return name
+            problem = problem or f"the {name!r} on this machine has other weights, {digest[:8]}"
+    of = f"{card.base!r} (weights {card.base_digest[:8]})" if card else "a model"
+    raise ModelError(
+        f"the adapter {adapters.name_of(adapter)!r} was trained on {of}, which is not found: {problem.rstrip('.')}. "
+        "Name that model's folder with --model."
+    )
+
+
+def weights_types(name: str) -> set[str]:
+    """The number types that a model's weights are stored in, as safetensors calls them: `F16`, `F32`, …
+
+    Raises:
+        ModelError: as `resolve`.
+    """
+    return {kind for file in _weights_of(resolve(name).folder) for kind in viclip.tensor_types(file)}
+
+
+def _load(base: Path, adapter: Path | None, info: ModelInfo, device: torch.device) -> Encoder:
+    if not _is_viclip(base):
         # Here and not above: transformers takes seconds to import, and ViCLIP does without it.
         from raydist.models.openai_clip import ClipEncoder
 
-        return ClipEncoder(located.folder, info, target, folder)
-    model = viclip.load_reference(located.folder)
-    if folder is not None:
+        return ClipEncoder(base, info, device, adapter)
+    model = viclip.load_reference(base)
+    if adapter is not None:
         from raydist.models import lora  # as above: peft imports transformers
 
-        model = lora.merged(model, folder)
-    return ViclipEncoder(model, info, target)
+        model = lora.merged(model, adapter)
+    return ViclipEncoder(model, info, device)
+
+
+def _stated_base(adapter: Path) -> str:
+    """The base as PEFT's own file names it; empty where it does not."""
+    try:
+        fields = json.loads((adapter / adapters.FILES[0]).read_text(encoding="utf-8"))
+        return str(fields.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{str(adapter / adapters.FILES[0])!r} cannot be read ({error})") from error
 
 
 def models_home() -> Path:
@@ -160,7 +220,7 @@ def models_home() -> Path:
 def _resolve_known(name: str) -> Located:
     known, kept = KNOWN[name], models_home() / name
     folder = kept if kept.is_dir() else hub.fetch(known.repository, kept)
-    return Located(name=name, folder=folder, licence=known.licence)
+    return Located(name=name, folder=folder, licence=known.licence, repository=known.repository)
 
 
 def _at(folder: Path, name: str) -> Located:
@@ -187,6 +247,9 @@ def _short(repository: str) -> str:
 
 def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) -> ModelInfo:
     files = _weights_of(located.folder)
+    digest = weights_digest(files)
+    if adapter is not None:
+        _check_base(adapter, located, digest)
     if _is_viclip(located.folder):
         shape = viclip.read_shape(files[0])
         if shape.frames != FRAMES:
@@ -200,8 +263,8 @@ def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) 
         size_px, resize, dim, context = traits.size_px, traits.resize, traits.dim, traits.context
         statistics, pooling, architecture = traits.statistics, "mean of unit frames", dict(traits.architecture)
     parts = {
-        "weights": weights_digest(files),
-        "adapter": "" if adapter is None else weights_digest(adapter / name for name in _ADAPTER_FILES),
+        "weights": digest,
+        "adapter": "" if adapter is None else weights_digest(adapter / name for name in adapters.FILES),
         "frames": FRAMES,
         "size_px": size_px,
         "resize": resize,
@@ -209,7 +272,7 @@ def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) 
         "statistics": asdict(statistics),
         "architecture": architecture,
     }
-    full_name = located.name if adapter is None else f"{located.name}+{adapter.resolve().name}"
+    full_name = located.name if adapter is None else f"{located.name}+{adapters.name_of(adapter)}"
     if is_fast:
         parts["sampling"] = _FAST_RULE
         full_name += FAST
@@ -224,7 +287,21 @@ def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) 
         context=context,
         licence=located.licence,
         location=str(located.folder),
+        digest=digest,
+        repository=located.repository,
+        adapter="" if adapter is None else str(adapter),
     )
+
+
+def _check_base(adapter: Path, base: Located, digest: str) -> None:
+    """Refuse weights that the adapter was not trained on; one without a card cannot tell."""
+    card = adapters.read_card(adapter)
+    if card is not None and card.base_digest != digest:
+        raise ModelError(
+            f"the adapter {adapters.name_of(adapter)!r} was trained on {card.base!r} (weights {card.base_digest[:8]}); "
+            f"{base.name!r} in {str(base.folder)!r} has other weights ({digest[:8]}). Leave --model out, or name the "
+            "folder of the model that it was trained on."
+        )
 
 
 def _is_viclip(folder: Path) -> bool:
@@ -273,15 +350,11 @@ def _no_weights(folder: Path) -> str:
 
 
 def _adapter_folder(adapter: str | None) -> Path | None:
-    if adapter is None:
+    if not adapter:
         return None
-    folder = Path(adapter).expanduser()
-    missing = [name for name in _ADAPTER_FILES if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"no adapter at {adapter!r}: {' and '.join(missing)} missing. Expected a folder as PEFT's save_pretrained "
-            "writes it (a pickled adapter_model.bin is not opened)."
-        )
+    folder = Path(adapter).expanduser().absolute()  # a worker of the cluster has another current directory
+    if not all((folder / name).is_file() for name in adapters.FILES):
+        raise ModelError(adapters.missing(folder))
     return folder
 
 

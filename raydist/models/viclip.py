@@ -147,6 +147,16 @@ def tensor_names(file: Path) -> list[str]:
         return list(source.keys())
 
 
+def tensor_types(file: Path) -> set[str]:
+    """The number types in a safetensors file's header: `F16`, `F32`, …
+
+    Raises:
+        ModelError: not a safetensors file.
+    """
+    with _opened(file) as source:
+        return {source.get_slice(key).get_dtype() for key in source.keys()}  # noqa: SIM118  # as above
+
+
 def to_reference_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename and pack q, k and v; works on weights and on their gradients alike."""
     packed: dict[str, Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from raydist.store import read
 from raydist.store.schema import embeddings_table
 from raydist.store.tables import open_table
 
-_NAME, _PLACE = b"raydist:model", b"raydist:model_location"
+_NAME, _PLACE, _ADAPTER = b"raydist:model", b"raydist:model_location", b"raydist:model_adapter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +23,25 @@ class Stored:
     name: str
     location: str
     """Folder of its weights where the table was made."""
+    adapter: str = ""
+    """Absolute folder of its adapter; empty: none."""
 
 
-def marked(columns: pa.Schema, name: str, location: str) -> pa.Schema:
-    """An embeddings schema that says which model fills it."""
-    return columns.with_metadata({_NAME: name.encode(), _PLACE: location.encode()})
+def marked(columns: pa.Schema, name: str, location: str, *, adapter: str = "", archive: str = "") -> pa.Schema:
+    """An embeddings schema that says which model fills it.
+
+    Args:
+        columns: of the table.
+        name: the model's.
+        location: the folder of its weights.
+        adapter: the folder of its adapter; below `archive` it is found again wherever the archive lies.
+        archive: where the table lies.
+    """
+    notes = {_NAME: name.encode(), _PLACE: location.encode()}
+    if adapter:
+        inside = archive and Path(adapter).is_relative_to(archive)
+        notes[_ADAPTER] = (Path(adapter).relative_to(archive).as_posix() if inside else adapter).encode()
+    return columns.with_metadata(notes)
 
 
 def stored(location: str) -> list[Stored]:
@@ -35,8 +50,9 @@ def stored(location: str) -> list[Stored]:
     for model_key in read.model_keys(location):
         table = open_table(location, embeddings_table(model_key))
         notes = (table.schema.metadata or {}) if table is not None else {}
-        name, place = notes.get(_NAME, b"").decode(), notes.get(_PLACE, b"").decode()
-        found.append(Stored(model_key=model_key, name=name, location=place))
+        name, place, adapter = (notes.get(key, b"").decode() for key in (_NAME, _PLACE, _ADAPTER))
+        adapter = str(Path(location) / adapter) if adapter else ""
+        found.append(Stored(model_key=model_key, name=name, location=place, adapter=adapter))
     return found
 
 

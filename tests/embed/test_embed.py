@@ -30,9 +30,8 @@ from hypothesis import strategies as st
 from test_workers import broken
 
 import raydist
-from raydist import cli, embed, load_encoder, runtime, search, status
+from raydist import choice, cli, embed, load_encoder, runtime, search, status
 from raydist.clips.decode import decode_clip
-from raydist.embed.choice import choose_model
 from raydist.embed.graph import BATCH_CPU
 from raydist.errors import ArchiveError, ModelError, ResourceError, StoreError, UsageError
 from raydist.models.registry import describe
@@ -375,6 +374,6 @@ def test_a_folder_may_be_called_fast(tmp_path: Path) -> None:
 def test_the_only_model_of_an_archive_is_meant_with_fast_sampling_too(once: Made, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     shutil.copytree(once.archive, archive)
-    assert choose_model(str(archive), "", "fast").name == f"{once.model.name}@fast"
-    assert choose_model(str(archive), "", None).name == once.model.name
+    assert choice.to_embed(str(archive), "", "fast").name == f"{once.model.name}@fast"
+    assert choice.to_embed(str(archive), "", None).name == once.model.name
     assert raydist.open(str(archive)).embed().counts["clips"] == 0
