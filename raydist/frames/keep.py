@@ -111,7 +111,8 @@ def write_outcomes(location: str, stage: str, *blocks: pa.Table) -> Written:
 def _of_recipe(block: pa.Table, candidates: int) -> pa.Table:
     for name in ("frame_hashes", "frame_times_s"):
         values: list[list[Any]] = [row[candidates // 2 :: candidates] for row in block[name].to_pylist()]
-        block = block.set_column(block.schema.get_field_index(name), block.schema.field(name), [values])
+        place = block.schema.get_field_index(name)
+        block = block.set_column(place, name, pa.array(values, block.schema.field(place).type))
     return block
 
 
