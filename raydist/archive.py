@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raydist import caption as caption_stage
 from raydist import config as settings_of
 from raydist import embed as embed_stage
+from raydist import export as export_verb
 from raydist import scan as scan_stage
 from raydist import search as search_stage
 from raydist import status as status_verb
@@ -82,6 +83,11 @@ class Archive:
             raise UsageError("nothing to search for: expected words, vectors, image= or clip=")
         config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter, "search.top": top})
         return search_stage.run(config, queries, where=where)
+
+    def export_checkpoint(self, out: str, *, adapter: str, model: str | None = None) -> Report:
+        """Write a model with its adapter folded in, in the model's own layout, into a new folder."""
+        config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})
+        return export_verb.checkpoint(config, out)
 
     def status(self) -> dict[str, Any]:
         """The books: files, clips, and per model rows, failed and pending."""

@@ -185,6 +185,25 @@ def search(
         click.echo(stage.render(hits))
 
 
+@cli.group()
+def export() -> None:
+    """Write what the archive holds for other programs."""
+
+
+@export.command()
+@with_adapter
+@click.option("--model", metavar="M", help="The base. [default: the one that the adapter was trained on]")
+@click.option("--out", required=True, metavar="FOLDER", help="A new folder, or an empty one.")
+@as_json
+@settings
+def checkpoint(resolve: Resolve, adapter: str | None, model: str | None, out: str, as_json: bool) -> None:
+    """Write a model with its adapter folded in, in the model's own layout."""
+    from raydist import export as verb
+
+    config = resolve(embed__model=model, embed__adapter=adapter).config
+    finish(verb.checkpoint(config, out), config, as_json)
+
+
 @cli.command()
 @as_json
 @settings

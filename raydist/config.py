@@ -94,9 +94,7 @@ class Embed(Section):
         default="",
         description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
     )
-    adapter: str = Field(
-        default="", description="a run of the archive or a folder with a LoRA adapter; its base is the model then"
-    )
+    adapter: str = Field(default="", description="a LoRA adapter: a run of the archive, or a folder; empty: none")
     sampling: str = Field(
         default="exact",
         pattern="^(exact|fast)$",

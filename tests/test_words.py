@@ -6,14 +6,15 @@ import importlib.util
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from raydist import config
 from raydist.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("scan", "caption", "embed")
-VERBS = {"scan", "caption", "embed", "search", "status", "demo", "config"}
+STAGES = ("scan", "caption", "train", "embed", "eval")
+VERBS = {"scan", "caption", "train", "embed", "eval", "search", "export", "status", "demo", "config"}
 
 
 def test_a_verb_is_there_when_it_works_and_not_before() -> None:
@@ -34,8 +35,10 @@ def test_a_stage_has_settings_and_tests_of_its_name(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_a_verb_takes_what_every_verb_takes(verb: str) -> None:
-    options = {name for parameter in cli.commands[verb].params for name in parameter.opts}
-    assert {"--archive", "--config", "--set", "--json"} <= options
+    command = cli.commands[verb]
+    for each in command.commands.values() if isinstance(command, click.Group) else [command]:
+        options = {name for parameter in each.params for name in parameter.opts}
+        assert {"--archive", "--config", "--set", "--json"} <= options
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

@@ -89,7 +89,7 @@ def card_of(
 
 def write(lora: LoRA, folder: Path, card: Card) -> None:
     """Write the adapter with its card; what the folder held before is gone then."""
-    with written_whole(folder) as part:
+    with written_whole(folder.absolute(), replace=True) as part:
         lora.save(part, base=card.repository or card.base)
         (part / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (part / "README.md").write_text(describe_card(card, name_of(folder)), encoding="utf-8")

@@ -10,10 +10,17 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A new, hidden folder beside; what is written into it becomes `folder` at the end, in place of what was there.
+def written_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A new, hidden folder beside; what is written into it becomes `folder` at the end.
 
     After an error nothing of it is left and `folder` is as it was; after a kill the hidden folder may be left over.
+
+    Args:
+        folder: absolute.
+        replace: take the place of what is there; else there may be an empty folder at most.
+
+    Raises:
+        OSError: it cannot be written, or `folder` is not empty and may not be replaced.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
@@ -22,7 +29,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
     try:
         yield part
         if folder.exists():
-            folder.rename(old)
+            folder.rename(old) if replace else folder.rmdir()
         part.rename(folder)
     finally:
         for left in (part, old):

@@ -77,7 +77,7 @@ class ClipEncoder(Encoder):
         self.statistics = traits.statistics
         self.device = device
         self.dtype = pick_dtype(device)
-        model = _load_model(folder, traits.model_type)
+        model = load_model(folder, traits.model_type)
         if adapter is not None:
             model = lora.merged(model, adapter)
         self.temperature = float(torch.exp(-model.logit_scale.detach()))  # before bfloat16 rounds it
@@ -136,7 +136,12 @@ def read_traits(folder: Path) -> Traits:
     )
 
 
-def _load_model(folder: Path, model_type: str) -> Any:
+def load_model(folder: Path, model_type: str) -> Any:
+    """The module of transformers in float32 on the CPU.
+
+    Raises:
+        ModelError: weights that are missing or of another shape.
+    """
     # A progress bar and a table of keys for each worker would bury what raydist says.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a gap of transformers
     level = transformers_logging.get_verbosity()

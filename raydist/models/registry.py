@@ -179,17 +179,17 @@ def base_of(adapter: Path) -> str:
     )
 
 
-def weights_types(name: str) -> set[str]:
-    """The number types that a model's weights are stored in, as safetensors calls them: `F16`, `F32`, …
+def weights_types(folder: Path) -> set[str]:
+    """The number types that a folder's weights are stored in, as safetensors calls them: `F16`, `F32`, …
 
     Raises:
-        ModelError: as `resolve`.
+        ModelError: it holds no weights.
     """
-    return {kind for file in _weights_of(resolve(name).folder) for kind in viclip.tensor_types(file)}
+    return {kind for file in _weights_of(folder) for kind in viclip.tensor_types(file)}
 
 
 def _load(base: Path, adapter: Path | None, info: ModelInfo, device: torch.device) -> Encoder:
-    if not _is_viclip(base):
+    if not is_viclip(base):
         # Here and not above: transformers takes seconds to import, and ViCLIP does without it.
         from raydist.models.openai_clip import ClipEncoder
 
@@ -250,7 +250,7 @@ def _describe(located: Located, adapter: Path | None, *, is_fast: bool = False) 
     digest = weights_digest(files)
     if adapter is not None:
         _check_base(adapter, located, digest)
-    if _is_viclip(located.folder):
+    if is_viclip(located.folder):
         shape = viclip.read_shape(files[0])
         if shape.frames != FRAMES:
             raise ModelError(f"the ViCLIP in {str(located.folder)!r} takes {shape.frames} frames; expected {FRAMES}")
@@ -304,7 +304,7 @@ def _check_base(adapter: Path, base: Located, digest: str) -> None:
         )
 
 
-def _is_viclip(folder: Path) -> bool:
+def is_viclip(folder: Path) -> bool:
     """Whether the weights are a ViCLIP's, by the names of their tensors."""
     file = _weights_of(folder)[0]
     return any(key.startswith("vision_encoder.") for key in viclip.tensor_names(file))
