@@ -36,6 +36,6 @@ def run(config: Config, request: Request | None = None) -> Report:
         ResourceError: the cluster cannot run the plan, or frames would take more disk than `train.cache_gb`.
     """
     # Here and not above: `raydist --help` reads this package's names, and must not wait for torch.
-    from raydist.train.run import run as run_stage
+    from raydist.train.driver import run as run_stage
 
     return run_stage(config, request or Request())

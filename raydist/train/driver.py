@@ -50,14 +50,40 @@ def run(config: Config, request: Request) -> Report:
         _refuse_twin(held, request.run)
         stale.repair_unless_scanning(location)
         prepared = prepare(config, info, folder)
-        workers, device = _workers(config, resources, prepared)
-        recipe = _recipe(config, info, prepared)
-        _settle_recipe(folder, request.run, recipe)
-        task = _task(config, info, folder, prepared, workers, device, resources)
-        outcome = _fit(task, workers, resources, prepared)
+        task, workers = begin(config, info, folder, prepared, resources)
+        outcome = _fit(task, workers, prepared)
     report = summary(request.run, time.monotonic() - began, outcome, prepared, info, config.train.patience)
     save(report, location)
     return report
+
+
+def begin(
+    config: Config, info: ModelInfo, folder: Path, prepared: Prepared, resources: runtime.Resources
+) -> tuple[Task, int]:
+    """What each worker gets, and how many there are; the run's recipe is in its folder then.
+
+    Raises:
+        ConfigError: the run was begun with another recipe.
+        ResourceError: the cluster has not so many GPUs or CPUs, or a batch not so many clips.
+    """
+    workers, device = _workers(config, resources, prepared)
+    _settle_recipe(folder, _recipe(config, info, prepared))
+    location = config.require_archive()
+    cores = max(1, int(resources.cpus - runtime.LIGHT_CPUS))
+    task = Task(
+        location=location,
+        folder=folder,
+        model=info.location,
+        section=config.train,
+        geometry=prepared.geometry,
+        places=roots.places(location, config.roots),
+        limits=config.limits(),
+        threads=max(1, cores // workers),
+        device=device,
+        keeps_frames=resources.nodes > 1,
+        facts=prepared.facts(),
+    )
+    return task, workers
 
 
 def _folder(location: str, name: str) -> Path:
@@ -114,13 +140,14 @@ def _recipe(config: Config, info: ModelInfo, prepared: Prepared) -> dict[str, An
         "model": info.name,
         "model_key": info.model_key,
         **section,
+        "pictures": "jpeg" if config.train.cache == "jpeg" else "exact",
         "clips": prepared.trained.num_rows,
         "held_out_clips": prepared.watched.num_rows,
         "data": prepared.fingerprint,
     }
 
 
-def _settle_recipe(folder: Path, name: str, recipe: Mapping[str, Any]) -> None:
+def _settle_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe of a new run, or check that a run goes on with its own.
 
     Raises:
@@ -133,41 +160,14 @@ def _settle_recipe(folder: Path, name: str, recipe: Mapping[str, Any]) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     other = sorted(key for key in {*before, *recipe} if before.get(key) != recipe.get(key))
     if other:
-        pairs = "; ".join(f"{key} was {before.get(key)!r} and is {recipe.get(key)!r}" for key in other)
+        changes = "; ".join(f"{key} was {before.get(key)!r} and is {recipe.get(key)!r}" for key in other)
         raise ConfigError(
-            f"the run {name!r} was begun otherwise: {pairs}. Go on with its values, or give another name with --run"
+            f"the run {folder.name!r} was begun otherwise: {changes}. Go on with its values, or give another --run NAME"
         )
-    talk.print(f"train: going on with the run {name!r}")
+    talk.print(f"train: going on with the run {folder.name!r}")
 
 
-def _task(
-    config: Config,
-    info: ModelInfo,
-    folder: Path,
-    prepared: Prepared,
-    workers: int,
-    device: str,
-    resources: runtime.Resources,
-) -> Task:
-    location = config.require_archive()
-    cores = max(1, int(resources.cpus - runtime.LIGHT_CPUS))
-    return Task(
-        location=location,
-        folder=folder,
-        model=info.location,
-        model_name=info.name,
-        section=config.train,
-        geometry=prepared.geometry,
-        places=roots.places(location, config.roots),
-        limits=config.limits(),
-        threads=max(1, cores // workers),
-        device=device,
-        keeps_frames=resources.nodes > 1,
-        facts=prepared.facts(),
-    )
-
-
-def _fit(task: Task, workers: int, resources: runtime.Resources, prepared: Prepared) -> dict[str, Any]:
+def _fit(task: Task, workers: int, prepared: Prepared) -> dict[str, Any]:
     """Train, show how far it is, and pass a wish to stop on.
 
     The trainer runs in a thread: in the main one it would take Ctrl-C for itself, and end without saving.

@@ -42,7 +42,6 @@ class Task:
     """Of the run."""
     model: str
     """Name or folder of the base model, on every node."""
-    model_name: str
     section: Train
     geometry: Geometry
     places: Mapping[str, str]

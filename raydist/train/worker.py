@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +169,12 @@ def _finish(parts: Parts, state: State, unread: list[str]) -> None:
 
 
 def _card(task: Task, parts: Parts, state: State) -> adapters.Card:
-    section = asdict(task.section) if not hasattr(task.section, "model_dump") else task.section.model_dump()
+    section = task.section
     return adapters.card_of(
         parts.encoder.info,
-        recipe={**section, "steps": state.step, "best_step": state.best["step"]},
+        recipe={**section.model_dump(), "steps": state.step, "best_step": state.best["step"]},
         data=dict(task.facts),
         before=state.baseline,
         after=state.best,
-        temperature=state.best_temperature if task.section.learn_temperature else None,
+        temperature=state.best_temperature if section.learn_temperature else None,
     )
