@@ -1,4 +1,4 @@
-"""samples: small captioned archives for tests that read frames."""
+"""framed: small captioned archives for tests that read frames."""
 
 from __future__ import annotations
 

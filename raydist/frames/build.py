@@ -58,7 +58,7 @@ class Built:
 
     def without_failed(self, pairs: pa.Table) -> pa.Table:
         """The clips that can be had."""
-        gone = pa.array(self.failed, pa.int64())
+        gone = pa.array(list(self.failed), pa.int64())
         return pairs.filter(pc.invert(pc.is_in(pairs["clip_key"], value_set=gone)))
 
 

@@ -102,7 +102,8 @@ class FrameReader:
             if not missing:
                 break
             for row, found in sources(rows, missing, pairs):
-                frames_BTSS3[row], good_B[row] = found[wanted[row]], True
+                np.take(found, wanted[row], axis=0, out=frames_BTSS3[row], mode="clip")  # any other mode copies twice
+                good_B[row] = True
         return frames_BTSS3, good_B
 
     def close(self) -> None:

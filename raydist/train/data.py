@@ -191,25 +191,37 @@ class VideoTextDataset(Dataset[tuple[tuple[Tensor, ...], str]]):
         """Draw the captions of this epoch. Before a DataLoader's workers start: they have copies of their own."""
         self.epoch = epoch
 
+    def caption(self, index: int) -> str:
+        """The caption of an item in this epoch, without its frames.
+
+        Raises:
+            IndexError: no such item.
+        """
+        row = self._row(index)
+        assert self._order is not None  # there are clips
+        number = int(self._order.captions(self.epoch, np.array([row]))[0])
+        return str(self._captions[row][number])
+
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], str]:
         """
         Raises:
             IndexError: no such item.
             SourceError: the clip does not decode any more.
         """
-        clips = len(self)
-        if not -clips <= index < clips:
-            raise IndexError(f"item {index} of {clips}")
-        row = index % clips
-        clip = self.pairs.slice(row, 1)
+        clip = self.pairs.slice(self._row(index), 1)
         frames_BTHWC, good_B = self._reader.read(clip)
         if not good_B[0]:
             name = clip["clip_id"][0].as_py()
             raise SourceError(
                 "unreadable",
-                f"{name} does not decode now: `raydist train` and `raydist eval` record it and leave it out",
+                f"{name} does not decode now: is its file there? `raydist train` records such clips, and they are "
+                "left out from then on",
             )
-        assert self._order is not None  # there are clips
-        number = int(self._order.captions(self.epoch, np.array([row]))[0])
         frames_TCHW = torch.from_numpy(frames_BTHWC[0]).movedim(-1, 1).contiguous()
-        return tuple(frames_TCHW), self._captions[row][number]
+        return tuple(frames_TCHW), self.caption(index)
+
+    def _row(self, index: int) -> int:
+        clips = len(self)
+        if not -clips <= index < clips:
+            raise IndexError(f"item {index} of {clips}")
+        return index % clips

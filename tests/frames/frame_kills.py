@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from archives import rows
-from samples import captioned
+from framed import captioned
 
 from raydist.store import read
 

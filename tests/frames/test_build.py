@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from archives import encode, fails_with, made, rows, scanned, write_viclip
-from samples import BYTES, GEOMETRY, by_hand, captioned, describe, reader, settings
+from framed import BYTES, GEOMETRY, by_hand, captioned, describe, reader, settings
 
 from raydist import load_encoder
 from raydist.clips.decoder import Geometry
@@ -128,6 +128,12 @@ def test_a_cache_over_its_bound_is_refused_with_the_choices(once: Made) -> None:
     with fails_with(ResourceError, "train.jitter=false"):
         ensure(config, pairs, GEOMETRY, candidates=3)
     assert ensure(config, pairs, GEOMETRY, encoding="none").failed == once.built.failed
+
+
+def test_no_clips_are_no_cache(once: Made) -> None:
+    none = captioned_clips(str(once.archive), None).slice(0, 0)
+    built = ensure(settings(once.archive), none, Geometry(frames=8, sampling="exact", size_px=40, resize="viclip"))
+    assert (built.clips, built.decoded, built.failed, built.without_failed(none).num_rows) == (0, 0, {}, 0)
 
 
 def test_a_clip_that_failed_is_tried_again_when_asked_for(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from archives import encode, rows, scanned
-from samples import BYTES, GEOMETRY, by_hand, captioned, describe, reader, settings
+from framed import BYTES, GEOMETRY, by_hand, captioned, describe, reader, settings
 
 from raydist.clips.decode import decode_clip
 from raydist.frames.build import ensure
