@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from raydist import caption as caption_stage
 from raydist import config as settings_of
 from raydist import embed as embed_stage
+from raydist import eval as eval_stage
 from raydist import export as export_verb
 from raydist import scan as scan_stage
 from raydist import search as search_stage
 from raydist import status as status_verb
+from raydist import train as train_stage
 from raydist.errors import UsageError
 from raydist.records import Report
 from raydist.search import Query
@@ -42,10 +44,20 @@ class Archive:
         """Give clips the captions of a list; `keep` confirms those of files that changed since."""
         return caption_stage.run(self.config, caption_stage.Request(file=file, keep=keep))
 
+    def train(self, run: str = "lora", *, model: str | None = None) -> Report:
+        """Fine-tune a model on the captioned clips; its adapter bears the run's name."""
+        config = settings_of.changed(self.config, {"embed.model": model})
+        return train_stage.run(config, train_stage.Request(run=run))
+
     def embed(self, model: str | None = None, *, adapter: str | None = None, retry_failed: bool = False) -> Report:
         """Give every clip a vector of the model, with the adapter of a run or a folder where one is named."""
         config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})
         return embed_stage.run(config, retry_failed=retry_failed)
+
+    def eval(self, adapter: str | None = None, *, model: str | None = None, split: str | None = None) -> Report:
+        """Measure retrieval on held-out clips, base against adapter; the figures are in the report's `details`."""
+        options = {"embed.model": model, "embed.adapter": adapter, "eval.split": split}
+        return eval_stage.run(settings_of.changed(self.config, options))
 
     def search(
         self,

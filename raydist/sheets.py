@@ -45,6 +45,8 @@ class Hit:
     """Whether it is what was asked for, where that is known."""
     path: str = ""
     """The file on this machine, for the link; empty: no link."""
+    label: str = ""
+    """Shown in the corner of the picture; empty: its place in the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,29 @@ class Row:
     hits: Sequence[Hit]
     note: str = ""
     """Said beside the query, such as the rank of the right clip."""
+    heading: str = ""
+    """Of the part of the page that begins with this row; empty: it goes on."""
 
 
-def contact_sheet(title: str, rows: Sequence[Row], *, lead: str = "", facts: Sequence[tuple[str, str]] = ()) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Figures or names in rows, above the queries."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: bool = False
+    """Whether a person has to open it."""
+
+
+def contact_sheet(
+    title: str,
+    rows: Sequence[Row],
+    *,
+    lead: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    tables: Sequence[Table] = (),
+) -> str:
     """The page as HTML.
 
     Args:
@@ -65,11 +87,13 @@ def contact_sheet(title: str, rows: Sequence[Row], *, lead: str = "", facts: Seq
         rows: one for each query.
         lead: a sentence below the heading.
         facts: (figure, what it counts), shown as tiles, such as ("93.8%", "right clip first").
+        tables: shown before the rows.
     """
     return _template().render(
         title=title,
         lead=lead,
         facts=facts,
+        tables=tables,
         rows=[(row, [_card(rank, hit) for rank, hit in enumerate(row.hits, start=1)]) for row in rows],
     )
 
