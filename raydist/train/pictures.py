@@ -20,13 +20,15 @@ from PIL import Image, ImageDraw, ImageFont
 # Shape legend: T frames, H height, W width, C = 3 colours; in maps V clips (down), T captions (across)
 
 RIGHT, WRONG = (22, 163, 74), (220, 60, 50)
-FRAME_PX = 5
+FRAME_PX = 6
 """Width of the coloured frame around a strip."""
 FILM_PX = 782
 """Width of a strip within its frame: 8 frames of 96 pixels and the gaps between."""
-_FRAME_SIDE_PX, _GAP_PX, _MARGIN_PX, _MARK_PX = 96, 2, 16, 64
+_FRAME_SIDE_PX, _GAP_PX, _MARGIN_PX, _MARK_PX = 96, 2, 14, 82
 WIDTH_PX = 2 * _MARGIN_PX + _MARK_PX + FILM_PX + 2 * FRAME_PX
-_BETWEEN_PX = 34
+_BETWEEN_PX = 36
+# TensorBoard shows pictures at about 0.4 of their size until they are clicked: letters must be read at that too.
+_CAPTION_PT, _RANK_PT, _SCORE_PT, _LINE_PX = 31, 27, 27, 38
 _INK, _GREY, _LINE, _PAPER = (24, 24, 27), (95, 95, 105), (222, 222, 228), (255, 255, 255)
 
 MAP_CELLS, _MAP_PX, _TONES = 256, 512, 63
@@ -70,24 +72,24 @@ def retrieved(rows: Sequence[Retrieved]) -> bytes:
             draw.line((_MARGIN_PX, line, WIDTH_PX - _MARGIN_PX, line), _LINE, 1)
         page.paste(block, (0, top))
         top += block.height + _BETWEEN_PX
-    return _encoded(page, "JPEG", quality=80, optimize=True)
+    return _encoded(page, "JPEG", quality=65, optimize=True)
 
 
 def _block(number: int, row: Retrieved) -> Image.Image:
     """One caption with its rank and strips, `WIDTH_PX` wide."""
     note = f"rank {row.rank:g}" + f" of {row.candidates}" * bool(row.candidates)
-    note_font = _fonts(18)[0]
-    room = WIDTH_PX - 3 * _MARGIN_PX - _MARK_PX - int(note_font.getlength(note)) - 24
+    note_font = _fonts(_RANK_PT)[0]
+    room = WIDTH_PX - 3 * _MARGIN_PX - _MARK_PX - int(note_font.getlength(note)) - 28
     text = cleaned(row.caption) or "(no words)"
-    font = _font_for(text, 22)
+    font = _font_for(text, _CAPTION_PT)
     lines = _lines(text, font, room, 2)
     films = [_film(strip) for strip in row.strips]
-    head = 30 * len(lines) + 8
+    head = _LINE_PX * len(lines) + 10
     block = Image.new("RGB", (WIDTH_PX, head + sum(film.height + 2 * FRAME_PX + 6 for film in films)), _PAPER)
     draw = ImageDraw.Draw(block)
-    draw.text((_MARGIN_PX, 2), f"{number}", _GREY, _fonts(22)[0])
+    draw.text((_MARGIN_PX + _MARK_PX // 2 - 7, 0), f"{number}", _GREY, _fonts(_CAPTION_PT)[0], anchor="ma")
     for place, line in enumerate(lines):
-        draw.text((_MARGIN_PX + _MARK_PX, 2 + 30 * place), line, _INK, font)
+        draw.text((_MARGIN_PX + _MARK_PX, _LINE_PX * place), line, _INK, font)
     _chip(draw, WIDTH_PX - _MARGIN_PX, note, note_font, RIGHT if row.rank <= 1 else WRONG if row.rank > 10 else _GREY)
     top = head
     for film, right, score in zip(films, row.right, row.scores, strict=True):
@@ -96,28 +98,29 @@ def _block(number: int, row: Retrieved) -> Image.Image:
         whole = film.height + 2 * FRAME_PX
         draw.rectangle((left, top, left + film.width + 2 * FRAME_PX - 1, top + whole - 1), colour)
         block.paste(film, (left + FRAME_PX, top + FRAME_PX))
-        _mark(draw, (_MARGIN_PX + 22, top + whole // 2 - 12), right)
-        draw.text((_MARGIN_PX + 22, top + whole // 2 + 20), f"{score:.2f}", _GREY, _fonts(17)[0], anchor="mm")
+        middle = _MARGIN_PX + _MARK_PX // 2 - 7
+        _mark(draw, (middle, top + whole // 2 - 18), right)
+        draw.text((middle, top + whole // 2 + 26), f"{score:.2f}", _GREY, _fonts(_SCORE_PT)[0], anchor="mm")
         top += whole + 6
     return block
 
 
 def _chip(draw: ImageDraw.ImageDraw, right: int, text: str, font: Font, colour: Colour) -> None:
     """White words on a rounded field that ends at `right`."""
-    draw.rounded_rectangle((right - int(font.getlength(text)) - 20, 2, right, 30), 14, colour)
-    draw.text((right - 10, 16), text, _PAPER, font, anchor="rm")
+    draw.rounded_rectangle((right - int(font.getlength(text)) - 28, 0, right, 36), 18, colour)
+    draw.text((right - 14, 18), text, _PAPER, font, anchor="rm")
 
 
-_TICK = (((-8, 0), (-3, 6), (8, -6)),)
-_CROSS = (((-6, -6), (6, 6)), ((-6, 6), (6, -6)))
+_TICK = (((-10, 0), (-3, 8), (11, -8)),)
+_CROSS = (((-8, -8), (8, 8)), ((-8, 8), (8, -8)))
 
 
 def _mark(draw: ImageDraw.ImageDraw, centre: tuple[int, int], right: bool) -> None:
     """A disc with a tick or a cross: told apart by shape too, for eyes that do not tell red from green."""
     across, down = centre
-    draw.ellipse((across - 17, down - 17, across + 17, down + 17), RIGHT if right else WRONG)
+    draw.ellipse((across - 22, down - 22, across + 22, down + 22), RIGHT if right else WRONG)
     for stroke in _TICK if right else _CROSS:
-        draw.line([(across + x, down + y) for x, y in stroke], _PAPER, 4, joint="curve")
+        draw.line([(across + x, down + y) for x, y in stroke], _PAPER, 5, joint="curve")
 
 
 def _film(frames_THWC: NDArray[np.uint8]) -> Image.Image:
@@ -152,22 +155,29 @@ def heat_map(similarity_VT: NDArray[np.floating]) -> bytes:
     scale = max(1, _MAP_PX // max(part_VT.shape))
     cells_HWC = np.repeat(np.repeat(_colours(part_VT), scale, axis=0), scale, axis=1)
     cells = Image.fromarray(cells_HWC)
-    left, top = 30, 76
-    page = Image.new("RGB", (max(left + cells.width + 110, 640), top + max(cells.height, 160) + 16), _PAPER)
-    draw, font, small = ImageDraw.Draw(page), _fonts(20)[0], _fonts(17)[0]
-    draw.text((left, 8), _heading(similarity_VT), _INK, font)
-    draw.text((left, top - 26), f"{similarity_VT.shape[1]} captions across", _GREY, small)
-    beside = Image.new("RGB", (max(cells.height, 160), 24), _PAPER)
-    words = f"{similarity_VT.shape[0]} clips down"
-    ImageDraw.Draw(beside).text((beside.width - 2, 0), words, _GREY, small, anchor="ra")
+    few = _legend(cells, similarity_VT, low, high).quantize(
+        256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+    return _encoded(few, "PNG", optimize=True)
+
+
+def _legend(cells: Image.Image, similarity_VT: NDArray[np.floating], low: float, high: float) -> Image.Image:
+    """The map with its heading, its axes and a bar of colours."""
+    left, top, side = 40, 84, max(cells.height, 240)
+    bar = left + cells.width + 20
+    page = Image.new("RGB", (max(bar + 110, 640), top + side + 14), _PAPER)
+    draw, large, small = ImageDraw.Draw(page), _fonts(28)[0], _fonts(24)[0]
+    clips, captions = similarity_VT.shape
+    draw.text((left, 6), _heading(similarity_VT), _INK, large)
+    draw.text((left, top - 6), f"{captions} captions", _GREY, small, anchor="ls")
+    beside = Image.new("RGB", (side, 32), _PAPER)
+    ImageDraw.Draw(beside).text((side - 2, 24), f"{clips} clips", _GREY, small, anchor="rs")
     page.paste(beside.transpose(Image.Transpose.ROTATE_90), (2, top))
     page.paste(cells, (left, top))
-    bar = Image.fromarray(_colours(np.linspace(1, 0, max(cells.height, 160))[:, None].repeat(20, axis=1)))
-    page.paste(bar, (left + cells.width + 18, top))
-    draw.text((left + cells.width + 44, top), f"{high:.2f}", _INK, small)
-    draw.text((left + cells.width + 44, top + bar.height), f"{low:.2f}", _INK, small, anchor="ls")
-    few = page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return _encoded(few, "PNG", optimize=True)
+    page.paste(Image.fromarray(_colours(np.linspace(1, 0, side)[:, None].repeat(22, axis=1))), (bar, top))
+    draw.text((bar + 32, top), f"{high:.2f}", _INK, small, anchor="lt")
+    draw.text((bar + 32, top + side), f"{low:.2f}", _INK, small, anchor="ls")
+    return page
 
 
 def _heading(similarity_VT: NDArray[np.floating]) -> str:

@@ -4,7 +4,7 @@ Takes    figures, metrics and frames from the loop, on rank 0 alone
 Writes   event files in the run's folder: curves, hyper-parameters, strips that held-out captions retrieve, a heat map
 Promise  flushed at each evaluation and every ten seconds, so that a kill loses little; a resumed run shows a step once
 
-An evaluation's pictures take about 0.2 MB: 6 captions with 3 strips each and a map of 256 x 256 clips. 500 take 0.1 GB.
+An evaluation's pictures take 0.3 to 0.5 MB: 6 captions with 3 strips each, a map of 256 x 256 clips. 500 take 0.2 GB.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class Board:
         self._writer.flush()
 
     def final(self, figures: Mapping[str, float]) -> None:
-        """The run is done: its last figures as `final/NAME`, also for the page that compares runs."""
-        self._scalars(self._step, {f"final/{name}": value for name, value in figures.items()})
+        """The run is done: its last figures as `result/NAME`, also for the page that compares runs."""
+        self._scalars(self._step, {f"result/{name}": value for name, value in figures.items()})
         end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
         self._session(hparams.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
         self._writer.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -196,7 +197,7 @@ def test_the_recipe_is_a_table_and_the_hyper_parameters_of_the_run(tmp_path: Pat
     assert start.hparams["train.batch"].number_value == 64
     assert start.hparams["train.flip"].WhichOneof("kind") == "bool_value"
     assert start.hparams["model"].string_value == "tiny"
-    assert events.Scalars("final/top1_after")[0].value == 42
+    assert events.Scalars("result/top1_after")[0].value == 42
     assert hparams.SESSION_END_INFO_TAG in events.summary_metadata
 
 
@@ -288,3 +289,16 @@ def test_a_heat_map_takes_flat_and_broken_matrices() -> None:
     assert pictures.heat_map(broken)
     with pytest.raises(ValueError, match=r"\(0, 4\).*neither of them 0"):
         pictures.heat_map(np.zeros((0, 4)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_real_browser_shows_every_curve_and_picture(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "browser.py"
+    done = subprocess.run([sys.executable, script, "--out", tmp_path], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = json.loads(done.stdout)
+    assert (seen["missing"], seen["failed"]) == ([], [])
+    assert {"curves.png", "images.png"} <= {file.name for file in tmp_path.iterdir()}
