@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raydist.sheets import THUMB_HEIGHT_PX, THUMB_WIDTH_PX, Hit, Row, contact_sheet, strip, time_code
+from raydist.sheets import THUMB_HEIGHT_PX, THUMB_WIDTH_PX, Hit, Row, Table, contact_sheet, strip, time_code
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
@@ -109,3 +109,14 @@ def test_a_strip_holds_all_frames_side_by_side() -> None:
 )
 def test_time_codes_read_well(seconds: float, shown: str) -> None:
     assert time_code(seconds) == shown
+
+
+def test_labels_headings_and_tables_are_shown_and_escaped() -> None:
+    table = Table(title=HOSTILE, head=(HOSTILE, "b"), rows=[(HOSTILE, "2")], folded=True)
+    row = Row(query="q", hits=[hit(label=HOSTILE), hit()], heading=HOSTILE)
+    tags = Tags(contact_sheet("sheet", [row], tables=[table, Table(title="open", head=(), rows=())]))
+    names = [tag for tag, _ in tags.found]
+    assert not {"script", "img"} & set(names)
+    assert tags.text.count(HOSTILE) == 5
+    assert [attributes for tag, attributes in tags.found if tag == "details"] == [{}, {"open": None}]
+    assert names.count("td") == 2
