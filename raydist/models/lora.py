@@ -144,7 +144,9 @@ def merged(model: Model, folder: Path) -> Model:
             f"the adapter in {str(folder)!r} does not fit {type(model).__name__} ({error}); "
             "name the model that it was trained on"
         ) from error
-    different = sorted(stored.keys() ^ get_peft_model_state_dict(adapted).keys())
+    # With peft's default it would ask the hub for the base's configuration, to see whether its vocabulary grew.
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    different = sorted(stored.keys() ^ wanted.keys())
     if different:
         raise ModelError(
             f"{len(different)} tensors of the adapter in {str(folder)!r} have no place in {type(model).__name__} "

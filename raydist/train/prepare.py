@@ -25,7 +25,9 @@ from raydist.errors import TrainError
 from raydist.frames.build import Built, ensure
 from raydist.models.encoder import ModelInfo
 from raydist.store.pairs import captioned_clips, stale_captions
-from raydist.train.task import TRAINED, WATCHED
+from raydist.store.splits import SPLITS
+from raydist.train import leaks
+from raydist.train.task import LEAKED, TRAINED, WATCHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def prepare(config: Config, info: ModelInfo, folder: Path) -> Prepared:
         ResourceError: the frames would take more disk than `train.cache_gb`.
     """
     geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
-    if (folder / TRAINED).exists() and (folder / WATCHED).exists():
+    if (folder / TRAINED).exists():
         trained, watched = (pq.read_table(folder / name) for name in (TRAINED, WATCHED))
         built = _cached(config, pa.concat_tables([trained, watched]), geometry)
         return Prepared(trained=trained, watched=watched, geometry=geometry, failures=_counted(built))
@@ -95,19 +97,28 @@ def _anew(config: Config, geometry: Geometry, folder: Path) -> Prepared:
         notes.append(
             f"{stale:,} captions are of clips that changed and are left out: `raydist caption --keep` confirms"
         )
-    every = pa.concat_tables([captioned_clips(location, split) for split in ("train", "val", "test")])
-    _check(location, every, ("train", "val", "test"), stale)
+    every = pa.concat_tables([captioned_clips(location, split) for split in SPLITS])
+    _check(location, every, SPLITS, stale)
     built = _cached(config, every, geometry)
+    found = leaks.find(location, every["clip_key"].to_pylist())
+    settled = leaks.settle(location, found, how=section.leaks)
+    leaked = pa.table({"clip_key": pa.array(settled.clip_keys, pa.int64())})
     trained, watched = (
         built.without_failed(captioned_clips(location, split)).combine_chunks() for split in ("train", "val")
     )
+    watched = watched.filter(pc.invert(pc.is_in(watched["clip_key"], value_set=leaked["clip_key"].combine_chunks())))
     # Clip keys are hashes, so the first ones of their order are a fair choice, and always the same.
     watched = watched.slice(0, section.eval_clips)
     _check(location, pa.concat_tables([trained, watched]), ("train", "val"), stale)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in ((WATCHED, watched), (TRAINED, trained)):
+    for name, table in (
+        (WATCHED, watched),
+        (LEAKED, leaked),
+        (TRAINED, trained),
+    ):  # the last one says that all are there
         pq.write_table(table, folder / f"{name}.part")
         (folder / f"{name}.part").replace(folder / name)
+    notes.extend(settled.notes)
     return Prepared(trained=trained, watched=watched, geometry=geometry, notes=tuple(notes), failures=_counted(built))
 
 

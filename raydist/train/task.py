@@ -18,6 +18,9 @@ TRAINED = "trained.parquet"
 WATCHED = "watched.parquet"
 """The held-out pairs that its evaluations look at."""
 
+LEAKED = "leaked.parquet"
+"""`clip_key` of held-out clips that are copies of others and could not be moved: neither is measured on them."""
+
 RECIPE = "recipe.json"
 """What decides the run's result; another start of the run must have the same."""
 
