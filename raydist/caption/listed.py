@@ -136,6 +136,8 @@ def _told(matched: Matched, written: Written) -> list[str]:
         notes.append(f"{distinct:,} distinct captions: several clips share one")
     if not written.added and not written.replaced:
         notes.append("nothing new: the archive has these captions")
+    else:
+        notes.append("next: `raydist train`")
     return notes
 
 

@@ -130,6 +130,11 @@ def test_names_that_match_nothing_are_said_and_the_rest_is_told(talks: Library) 
     assert told(talks)["a.mp4"] == "test"
 
 
+def test_of_several_columns_the_one_that_names_videos_is_taken(talks: Library) -> None:
+    tell(talks, "path;file;split\nassets/1.mp4;talks/a.mp4;test\nassets/2.mp4;b;val\n")
+    assert (dealt(talks)["talks/a.mp4"], dealt(talks)["talks/b.mp4"]) == ("test", "val")
+
+
 def test_parts_of_one_source_video_in_several_splits_are_said(library: Library) -> None:
     for index in range(2):
         library.video(f"film_{index}.mp4", 5, seed=index)
