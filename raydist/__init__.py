@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raydist.version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from raydist.train.data import VideoTextDataset
 
 __all__ = ["VideoTextDataset", "__version__", "decode_clip", "load_encoder", "open"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

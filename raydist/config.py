@@ -373,11 +373,14 @@ def _require_known(key: str, origin: str) -> None:
     known = known_keys()
     if key in known or key.startswith("roots."):
         return
-    fields = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, [*known, *Config.model_fields], n=1) or [
-        fields[name] for name in difflib.get_close_matches(key.rpartition(".")[2], list(fields), n=1)
-    ]
-    hint = f"did you mean {near[0]!r}?" if near else "`raydist config` lists all keys."
+    fields: dict[str, list[str]] = {}
+    for name in known:
+        fields.setdefault(name.rpartition(".")[2], []).append(name)
+    field = key.rpartition(".")[2]
+    near = fields.get(field, []) or difflib.get_close_matches(key, [*known, *Config.model_fields], n=1)
+    for name in [] if near else difflib.get_close_matches(field, list(fields), n=1):
+        near = fields[name]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`raydist config` lists all keys."
     raise ConfigError(f"unknown key {key!r} ({origin}): {hint}")
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from raydist import __version__
 from raydist.config import Config
 from raydist.errors import ResourceError, UsageError
 from raydist.models import adapters
@@ -22,6 +21,7 @@ from raydist.models.registry import base_of, describe, plain_name
 from raydist.models.viclip import tensor_names
 from raydist.records import Report
 from raydist.report import new_run
+from raydist.version import __version__
 
 
 def checkpoint(config: Config, out: str) -> Report:

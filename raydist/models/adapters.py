@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist import __version__
 from raydist.errors import ModelError
 from raydist.models.encoder import ModelInfo
 from raydist.models.folders import written_whole
+from raydist.version import __version__
 
 if TYPE_CHECKING:
     from raydist.models.lora import LoRA
