@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +38,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
+from conditions import commit, cpu_name  # noqa: E402
 from peers import FRAMES, SIZE, Contender, Read, Taken, contenders, link_ffmpeg, versions  # noqa: E402
 from shots import SHOTS, Shot, make  # noqa: E402
 
@@ -86,7 +85,7 @@ def _run(given: argparse.Namespace, folder: Path) -> None:
         os.sched_setaffinity(0, {cores[given.core] if given.core < 0 else given.core})
     names = given.only.split(",")
     everyone = [one for one in contenders(_say) if any(name in one.name for name in names)]
-    conditions = {"rounds": given.rounds, "cpu": _cpu_name(), "commit": _commit(), **versions()}
+    conditions = {"rounds": given.rounds, "cpu": cpu_name(), "commit": commit(), **versions()}
     rows = []
     for shot, file in zip(shots, files, strict=True):
         row = {"bench": "decode", **_row(shot, file, everyone, given.rounds), "conditions": conditions}
@@ -275,20 +274,6 @@ def _ratio(figures: dict[str, Any] | None) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":
