@@ -85,7 +85,7 @@ def validate(
     place: Path, source: Path, rows: list[dict[str, str]], model: str, count: int, changes: list[str]
 ) -> list[dict[str, Any]]:
     """All folds on one archive; the figures of `eval` for each."""
-    videos, archive = place / "videos", place / "archive"
+    videos, archive = place / "files", place / "archive"
     videos.mkdir()
     for row in rows:
         shutil.copy(source / "files" / Path(row["file"]).name, videos)
