@@ -77,7 +77,7 @@ def ensure(
     Args:
         pairs: rows of `store.pairs.captioned_clips`.
         geometry: `frames` is T, also where there are several candidates for each.
-        encoding: `raw`, `jpeg`, or `none`: nothing is cached.
+        encoding: `raw`, `jpeg`, or `none`: nothing is cached, and only clips without a signature are decoded, for it.
         candidates: frames to choose from for each of the T, 1 or 3.
         stage: under whose name failures are recorded.
         retry_failed: try clips again that failed earlier.
@@ -134,6 +134,11 @@ class _Build:
                 self._decode(missing, limit)
                 self._tidy()
             frames.mark_used(self._location, table)
+        else:
+            unsigned = [clip for clip in missing if not clip["has_signature"]]
+            if unsigned:
+                talk.print(f"frames: {len(unsigned):,} clips are decoded for their signatures; nothing is cached")
+                self._decode(unsigned, limit)
         return Built(
             table=table,
             clips=pairs.num_rows,
@@ -234,7 +239,8 @@ class _Build:
             written = self._written
             committers.signatures.commit(written.signatures)
             committers.failures.commit(written.failures)
-            committers.frames.commit(written.frames)
+            if committers.frames is not None:
+                committers.frames.commit(written.frames)
             self.decoded += written.clips - len(written.failed)
             self.failed.update(written.failed)
             self._stored_bytes += written.stored_bytes
@@ -266,14 +272,15 @@ class _Build:
 class _Committers:
     """Of the tables that a build writes."""
 
-    frames: commit.Committer
+    frames: commit.Committer | None
+    """None where nothing is cached."""
     signatures: commit.Committer
     failures: commit.Committer
 
     @staticmethod
     def open(location: str, table: str, versions: Mapping[str, int]) -> _Committers:
         return _Committers(
-            frames=commit.Committer(location, table, schema.CACHED_FRAMES, version=versions[table]),
+            frames=commit.Committer(location, table, schema.CACHED_FRAMES, version=versions[table]) if table else None,
             signatures=commit.Committer(location, "signatures", schema.SIGNATURES, version=versions["signatures"]),
             failures=commit.Committer(location, "failures", schema.FAILURES),
         )

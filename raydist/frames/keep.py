@@ -34,6 +34,7 @@ class Target:
 
     location: str
     table: str
+    """"" where nothing is cached: clips are decoded for their signatures."""
     geometry: Geometry
     """`frames` is T, also where there are several candidates for each."""
     encoding: str
@@ -58,14 +59,11 @@ class Keeper:
         target = self._target
         good = pc.equal(block["reason"], "")
         stored = [
-            self._packed(data) if is_good else None
+            self._packed(data) if is_good and target.table else None
             for data, is_good in zip(block["frames"], good.to_pylist(), strict=True)
         ]
         rows = block.set_column(block.schema.get_field_index("frames"), "frames", pa.array(stored, pa.large_binary()))
-        rows = rows.append_column("at", _now(rows)).filter(good)
-        fragments = commit.write_fragments(
-            target.location, target.table, rows.select(schema.CACHED_FRAMES.names), schema.CACHED_FRAMES
-        )
+        fragments = self._written(rows.append_column("at", _now(rows)).filter(good)) if target.table else []
         sizes = [0 if data is None else len(data) for data in stored]
         block = block.drop_columns(["frames"])
         if target.candidates > 1:  # a signature is of the recipe's frames
@@ -73,6 +71,14 @@ class Keeper:
         listed: list[list[str]] = [fragments, *[[] for _ in sizes[1:]]]
         columns = {**{name: block[name] for name in block.column_names}, "fragments": listed, "stored_bytes": sizes}
         return pa.table(columns, KEPT)
+
+    def _written(self, rows: pa.Table) -> list[str]:
+        return commit.write_fragments(
+            self._target.location,
+            self._target.table,
+            rows.select(schema.CACHED_FRAMES.names),
+            schema.CACHED_FRAMES,
+        )
 
     def _packed(self, data: pa.LargeBinaryScalar) -> bytes:
         frames_THW3 = np.frombuffer(data.as_buffer(), np.uint8).reshape(self._shape)

@@ -220,3 +220,13 @@ def test_the_cached_vectors_agree_with_embeds(once: Made, tmp_path: Path) -> Non
     vectors = load_encoder(str(model)).encode_frames(reader(once.archive).read(pairs)[0])
     for clip, vector in zip(pairs["clip_key"].to_pylist(), vectors, strict=True):
         np.testing.assert_allclose(stored[clip], vector, atol=1e-3)  # a step of float16, other batches
+
+
+def test_where_nothing_is_cached_clips_are_decoded_once_for_their_signatures(cluster: None, tmp_path: Path) -> None:
+    archive = captioned(tmp_path, files=2)
+    pairs = captioned_clips(str(archive), None)
+    built = ensure(settings(archive), pairs, GEOMETRY, encoding="none")
+    assert (built.decoded, built.table) == (pairs.num_rows, "")
+    assert len(rows(archive, "signatures")) == pairs.num_rows
+    assert ensure(settings(archive), pairs, GEOMETRY, encoding="none").decoded == 0
+    assert not [table for table in read.table_names(str(archive)) if table.startswith("frames_")]
