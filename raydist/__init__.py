@@ -71,11 +71,16 @@ def decode_clip(
     return decode(path, start_s, end_s, frames=frames, size=size, resize=resize, sampling=sampling)
 
 
-def load_encoder(name: str = "viclip-b16", adapter: str | None = None, device: str = "cpu") -> Encoder:
+def load_encoder(name: str = "", adapter: str | None = None, device: str = "cpu") -> Encoder:
     """An encoder by name, folder or hub repository, on `cpu`, `cuda` or `auto`.
 
+    Args:
+        name: empty: the model that the adapter was trained on; without one `viclip-b16`.
+        adapter: folder of a LoRA adapter, which is merged into the weights.
+        device: where it computes.
+
     Raises:
-        ModelError: if the model is unknown, incomplete or not on this machine.
+        ModelError: if the model is unknown, incomplete or not on this machine, or is not the adapter's.
     """
     from raydist.models.registry import load_encoder as load
 

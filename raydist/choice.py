@@ -113,18 +113,27 @@ def _settled(location: str, there: Sequence[Stored], wanted: str, sampling: str 
         folder = str(adapters.find(adapter, location))
         if own not in ("", folder):
             raise UsageError(f"--model {wanted!r} has the adapter in {own}; --adapter {adapter!r} is another: name one")
-        own, name = folder, name or base_of(Path(folder))
+        own = folder
+    if own and meant is None:
+        name = _on(own, name)
     asked = fast if sampling is None else sampling == "fast"
     mark = FAST if asked else ""
     if meant is not None and (own, asked) == (meant.adapter, fast):
         found = recall(meant.model_key, meant.name, meant.location, own)
         if found is not None:
             return found
-    elif meant is not None or asked != fast:
+    if meant is not None or asked != fast:
         # A folder's own name finds it again where the archive knows its place.
         places = [model.location for model in there if model is meant or model.name in (wanted, name)]
         name = next(filter(isdir, places), name)
     return describe((name or DEFAULT) + mark, own or None)
+
+
+def _on(adapter: str, name: str) -> str:
+    """The base to put an adapter on: the one that was named; the adapter's own, wherever it lies, if it bears the name
+    or none was named."""
+    card = adapters.read_card(Path(adapter))
+    return base_of(Path(adapter)) if not name or (card is not None and name == card.base) else name
 
 
 def _base(name: str, model: Stored) -> ModelInfo:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from raydist import embed, scan
+from raydist import embed, load_encoder, scan
 from raydist.config import Config, load
+from raydist.models import adapters, lora
 from raydist.records import Report
 from raydist.store import read
 
@@ -23,6 +25,7 @@ from small_models import write_viclip  # noqa: E402  # other tests' helpers
 from videos import encode  # noqa: E402  # as above
 
 __all__ = [
+    "adapter_for",
     "as_stored",
     "configure",
     "embeddings",
@@ -87,3 +90,18 @@ def as_stored(vector: NDArray[np.floating]) -> NDArray[np.float32]:
 def fails_with(error: type[Exception], *words: str) -> pytest.RaisesExc[Exception]:
     """Expect an error whose message holds all of the patterns, in any order."""
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*(?:{word}))" for word in words))
+
+
+def adapter_for(base: Path | str, folder: Path, seed: int = 1) -> Path:
+    """An adapter with its card, with numbers in B as after some training."""
+    encoder = load_encoder(str(base), device="cpu")
+    trained = lora.attach(encoder, rank=4)
+    generator = torch.Generator().manual_seed(seed)
+    state = trained.state()
+    for name, value in state.items():
+        if "lora_B" in name:
+            value.normal_(std=0.05, generator=generator)
+    trained.load(state)
+    card = adapters.card_of(encoder.info, recipe={"rank": 4}, data={"train_clips": 2}, before={}, after={})
+    adapters.write(trained, folder, card)
+    return folder

@@ -181,8 +181,9 @@ def test_many_queries_are_answered_one_after_the_other(once: Made) -> None:
     name = "v/v002.mp4#t=1,2"
     together = once.search(Query(words="one thing"), Query(clip_id=name), Query(words="another"), top=3)
     assert [hit["query"] for hit in together] == ["one thing"] * 3 + [name] * 3 + ["another"] * 3
-    assert together[:3] == alone[0]
-    assert together[6:] == alone[1]
+    for found, expected in ((together[:3], alone[0]), (together[6:], alone[1])):
+        # Some processors round a text's vector otherwise in a batch of another size.
+        assert found == [{**hit, "score": pytest.approx(hit["score"], abs=1e-6)} for hit in expected]
 
 
 def test_json_has_exactly_the_keys_that_tools_rely_on(

@@ -22,8 +22,11 @@ def recall(model_key: str, name: str, location: str, adapter: str = "") -> Model
         adapter: the folder of its adapter; empty: none.
 
     Raises:
-        ModelError: neither stands for a model on this machine; the message is that of the name.
+        ModelError: the adapter is gone; or neither stands for a model on this machine, then the message is that of
+            the folder where there is one, else of the name.
     """
+    if adapter and not Path(adapter).is_dir():
+        raise ModelError(adapters.missing(Path(adapter)))
     problems: list[ModelError] = []
     # The folder of a model says nothing of how it was used; its name does.
     mark = FAST if is_fast(name) else ""
@@ -37,7 +40,7 @@ def recall(model_key: str, name: str, location: str, adapter: str = "") -> Model
             if info.model_key == model_key:
                 return info
     if problems and len(problems) == len(given):
-        raise problems[0]
+        raise problems[-1 if location and Path(location).is_dir() else 0]
     return None
 
 
