@@ -160,7 +160,7 @@ class Encoder(ABC):
     def checkpoint_activations(self) -> None:
         """From now on a block's activations are not kept for the way back but computed again: less memory, more time.
 
-        Gradients stay what they are, bit for bit where the device computes the same twice.
+        Gradients stay what they are.
         """
         for block in self.blocks():
             # transformers' own switch works in training mode only, which would bring dropout along.

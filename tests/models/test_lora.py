@@ -123,7 +123,8 @@ def test_activations_computed_again_give_the_same_gradients(folder: Path) -> Non
     before = saved_bytes(encoder)
     encoder.checkpoint_activations()
     again = gradients(encoder, adapter)
-    assert all(torch.equal(value, again[name]) for name, value in kept.items())
+    for name, value in kept.items():
+        assert (again[name] - value).norm() <= 1e-5 * value.norm(), name
     assert saved_bytes(encoder) < before / 2
 
 
