@@ -1,4 +1,4 @@
-"""Settings: frozen sections, and where each value came from.
+"""Settings: all sections together, and where each value came from.
 
 Precedence: option > `--set section.field=value` > environment > file > default. The file is TOML: `--config FILE`, else
 `./raydist.toml` where there is one. The environment knows `RAYDIST_ARCHIVE` and `RAYDIST_<SECTION>_<FIELD>`.
@@ -14,169 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from raydist.errors import ConfigError, UsageError
-from raydist.records import Limits, Remote
+from raydist.records import Limits
+from raydist.sections import Caption, Decode, Embed, Eval, Ray, Scan, Search, Section, Source, Train
 
 DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
 """Variables that are no settings of a run."""
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Scan(Section):
-    """[scan] files -> videos and clips. The first four belong to the archive once it is made."""
-
-    clip_seconds: float = Field(default=30.0, ge=0.1, le=86_400, description="length of a clip")
-    min_clip_seconds: float = Field(default=2.0, ge=0, le=86_400, description="a shorter last span is dropped")
-    naming: str = Field(default="", description="template of pre-cut clip names: {video}_{index}; empty: videos")
-    index_base: int = Field(default=0, ge=0, description="index of the first pre-cut clip of a video")
-    probes: int = Field(default=0, ge=0, description="probing processes in the cluster; 0: one a core")
-
-    @field_validator("naming")
-    @classmethod
-    def _has_both_fields(cls, naming: str) -> str:
-        if naming and (naming.count("{video}") != 1 or naming.count("{index}") != 1):
-            raise ValueError("expected {video} and {index} once each, such as {video}_{index}")
-        return naming
-
-
-class Decode(Section):
-    """[decode] how clips are decoded, and what one may cost before it fails."""
-
-    cpu_s: float = Field(default=30.0, gt=0, description="CPU seconds a clip; a hang ends at five times that")
-    memory_mb: int = Field(default=896, ge=256, description="memory of a decoding process, beyond its first 100 MB")
-    megapixels: float = Field(default=67.2, gt=0, description="pixels of one picture, in millions")
-    threads: int = Field(
-        default=1, ge=1, le=16, description="threads of a decoder for 4K pictures and larger; clips run side by side"
-    )
-    hwaccel: str = Field(
-        default="",
-        pattern="^(|cuda|vaapi|qsv|videotoolbox|vulkan|drm|amf)$",
-        description="hardware that decodes what it can, such as cuda; memory_mb then does not hold; empty: none",
-    )
-
-
-class Source(Section):
-    """[source] how files on servers are read. Credentials are no settings: they come from the usual places."""
-
-    endpoint: str = Field(
-        default="", description="URL of an S3-compatible server; empty: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, Amazon"
-    )
-    region: str = Field(default="", description="of the S3 buckets; empty: AWS_REGION, else as the bucket says")
-    anonymous: bool = Field(default=False, description="read public buckets without credentials")
-    connect_s: float = Field(default=10.0, gt=0, le=600, description="seconds for a connection")
-    read_s: float = Field(default=30.0, gt=0, le=3600, description="seconds without a byte after which a try ends")
-    tries: int = Field(default=6, ge=1, le=100, description="tries a request, with growing pauses between them")
-    whole_mb: int = Field(
-        default=1024, ge=0, description="largest file that is downloaded whole from a server that reads no ranges"
-    )
-    whole_s: float = Field(
-        default=900.0, gt=0, le=86_400, description="seconds that such a download may take, its tries included"
-    )
-
-    def remote(self) -> Remote:
-        """As the part that opens sources takes it."""
-        kept = self.model_dump(exclude={"whole_mb"})
-        return Remote(**kept, whole_bytes=self.whole_mb << 20)
-
-
-class Embed(Section):
-    """[embed] clips -> vectors."""
-
-    model: str = Field(
-        default="",
-        description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
-    )
-    adapter: str = Field(default="", description="a LoRA adapter: a run of the archive, or a folder; empty: none")
-    sampling: str = Field(
-        default="exact",
-        pattern="^(exact|fast)$",
-        description="frames of a clip: exact, or fast: key frames nearby, which cost less; a table of its own",
-    )
-    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
-    batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
-    decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
-    encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
-    commit_s: float = Field(default=60.0, gt=0, description="seconds between commits")
-    commit_rows: int = Field(default=100_000, ge=1, description="rows after which a commit comes sooner")
-
-
-class Caption(Section):
-    """[caption] clips -> captions. The columns are those of the list that `--from` names; empty: guessed, and said."""
-
-    path_column: str = Field(default="", description="column that names the file or the clip")
-    text_column: str = Field(default="", description="column of the captions")
-    start_column: str = Field(default="", description="column of the start in the file: seconds, or h:m:s")
-    end_column: str = Field(default="", description="column of the end in the file")
-    time_column: str = Field(default="", description="column of a moment in the file, where there is no start")
-
-
-class Train(Section):
-    """[train] clips and captions -> a LoRA adapter. The model is `embed.model`."""
-
-    batch: int = Field(default=64, ge=2, description="clips of a step, over all workers")
-    micro_batch: int = Field(
-        default=0, ge=0, description="clips a forward pass holds for its gradient; 0: the whole share of a worker"
-    )
-    epochs: int = Field(default=50, ge=1, description="at most; the horizon of the learning rate's schedule")
-    learning_rate: float = Field(default=1e-4, gt=0, description="of AdamW, after the warm-up")
-    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW, on matrices only")
-    warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of all steps in which the rate rises")
-    clip_norm: float = Field(default=1.0, gt=0, description="norm that gradients are clipped to")
-    rank: int = Field(default=32, ge=1, le=1024, description="of the LoRA matrices")
-    alpha: float = Field(default=64.0, gt=0, description="LoRA's scale is alpha / rank")
-    learn_temperature: bool = Field(
-        default=False, description="train the model's temperature too, held at 0.01 or more"
-    )
-    checkpointing: bool = Field(default=False, description="compute activations again on the way back, to save memory")
-    eval_steps: int = Field(default=100, ge=1, description="steps between evaluations; epochs end with one too")
-    eval_clips: int = Field(default=1000, ge=2, description="held-out clips of an evaluation, at most")
-    patience: int = Field(default=10, ge=1, description="whole epochs without a better evaluation loss, then it stops")
-    checkpoint_steps: int = Field(default=100, ge=1, description="steps after which a crash can lose no more")
-    seed: int = Field(default=0, ge=0, description="of the order of clips, the choice of captions and the adapter")
-    workers: int = Field(default=0, ge=0, description="DDP processes; 0: one a GPU, or one on CPUs")
-    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
-    jitter: bool = Field(default=False, description="take one of three frames of an interval, another each epoch")
-    flip: bool = Field(default=False, description="mirror half of the clips; not where captions say left or right")
-    cache: str = Field(
-        default="raw",
-        pattern="^(raw|jpeg|none)$",
-        description="frames on disk: raw, jpeg (q95), none: decode each epoch",
-    )
-    cache_gb: float = Field(default=50.0, gt=0, description="disk that cached frames may take in the archive")
-    leaks: str = Field(
-        default="move", pattern="^(move|report)$", description="copies of clips across splits: move videos, or only say"
-    )
-
-
-class Eval(Section):
-    """[eval] retrieval accuracy on held-out clips, base against adapter. The models are those of [embed]."""
-
-    split: str = Field(default="test", pattern="^(train|val|test)$", description="whose clips are searched")
-    resamples: int = Field(default=2_000, ge=100, le=100_000, description="of the bootstrap that gives intervals")
-    seed: int = Field(default=0, ge=0, description="of the resamples and of the paired test")
-    strips: int = Field(default=8, ge=0, le=100, description="largest gains, and as many losses, shown with pictures")
-
-
-class Search(Section):
-    """[search] words, a picture or a clip -> ranked clips."""
-
-    top: int = Field(default=10, ge=1, le=100_000, description="hits a query")
-
-
-class Ray(Section):
-    """[ray] where the work runs."""
-
-    address: str = Field(default="", description="of a Ray cluster; empty: RAY_ADDRESS, else this machine alone")
-    cpus: int = Field(default=0, ge=0, description="cores to use on this machine alone; 0: all")
-    temp_dir: str = Field(default="", description="folder for Ray's own files on this machine; empty: Ray's choice")
 
 
 class Config(Section):

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist.config import Ray
 from raydist.errors import ResourceError
+from raydist.sections import Ray
 
 if TYPE_CHECKING:
     import pyarrow as pa

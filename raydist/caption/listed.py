@@ -11,9 +11,10 @@ from raydist import tabular
 from raydist.caption.match import WHY, Clips, Columns, Matched, is_known, match
 from raydist.caption.write import Written, write
 from raydist.clips.matching import Videos
-from raydist.config import Caption, Config
+from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.models.tokenizer import Tokenizer
+from raydist.sections import Caption
 from raydist.store import read, roots, sql
 
 TEXTS = ("caption", "captions", "text", "description", "title", "sentence", "prompt", "label")

@@ -20,7 +20,7 @@ import pyarrow as pa
 from raydist import address, runtime
 from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
-from raydist.config import Config, Scan
+from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.progress import Bar, bar
 from raydist.records import Remote, Report
@@ -34,6 +34,7 @@ from raydist.scan.rows import Cutting
 from raydist.scan.select import Selection, check, select
 from raydist.scan.walk import Candidate, Walked, walk
 from raydist.scan.wave import Waves, vanish
+from raydist.sections import Scan
 from raydist.store import compact, lease, read, roots, settings, splits, stale
 
 WAVE_FILES = 20_000

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from raydist.clips.decoder import Geometry
 from raydist.clips.sampling import CANDIDATES
-from raydist.config import Config, Train
+from raydist.config import Config
 from raydist.errors import TrainError
 from raydist.frames.build import Built, ensure
 from raydist.models.encoder import ModelInfo
+from raydist.sections import Train
 from raydist.store.pairs import captioned_clips, stale_captions
 from raydist.store.splits import SPLITS
 from raydist.train import leaks

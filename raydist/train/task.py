@@ -9,8 +9,8 @@ from typing import Any
 
 from raydist.clips.decoder import Geometry
 from raydist.clips.sampling import CANDIDATES
-from raydist.config import Train
 from raydist.records import Limits
+from raydist.sections import Train
 
 TRAINED = "trained.parquet"
 """In the run's folder: the pairs that it is trained on, as they were when it began. `eval` leaves those clips out."""

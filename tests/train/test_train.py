@@ -13,10 +13,10 @@ from runs import captioned, losses, reported, steps, trained, trained_here
 from small_models import write_viclip
 
 from raydist import scan
-from raydist.config import Train
 from raydist.errors import ConfigError, ResourceError, TrainError, UsageError
 from raydist.models import adapters
 from raydist.models.registry import load_encoder
+from raydist.sections import Train
 from raydist.train import journal
 from raydist.train.state import State
 from raydist.train.task import STOP
