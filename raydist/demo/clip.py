@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raydist.demo import motions, objects, scenes
+from raydist.demo import looks, motions, objects, scenes
 from raydist.demo.paint import HEIGHT_PX, WIDTH_PX
 from raydist.demo.words import COLOURS, MOTIONS, OBJECTS, SCENES, Combination
 
@@ -31,11 +31,13 @@ class Drawing:
     scene: scenes.Scene
     sprite: Image.Image
     path: motions.Path
+    look: looks.Look
+    fps: int
     _sized: dict[int, Image.Image] = field(default_factory=dict)
 
     def draw(self, number: int) -> Image.Image:
         """Frame `number` as an RGB picture of `WIDTH_PX` x `HEIGHT_PX`."""
-        frame = self.scene.frame(number / FPS)
+        frame = self.scene.frame(number / self.fps)
         place = self.path(number / (self.frames - 1))
         side = max(8, round(2 * place.radius * HEIGHT_PX / objects.REACH))
         picture = self._sized.get(side)
@@ -45,11 +47,15 @@ class Drawing:
         left = round(place.x * WIDTH_PX - side / 2)
         top = round(place.y * HEIGHT_PX - side / 2)
         frame.paste(picture, (left, top), picture)
-        return frame
+        return self.look(frame, number)
 
 
-def prepare(shown: Combination, seed: int) -> Drawing:
-    """Decide everything about a clip: length, path, background, tilt."""
+def prepare(shown: Combination, seed: int, *, faded: bool = False) -> Drawing:
+    """Decide everything about a clip: length, path, background, tilt.
+
+    Args:
+        faded: as film that has faded, see `looks`.
+    """
     places = (
         OBJECTS.index(shown.object),
         list(COLOURS).index(shown.colour),
@@ -64,11 +70,14 @@ def prepare(shown: Combination, seed: int) -> Drawing:
     sprite = objects.sprite(shown.object, (red, green, blue), shown.scene in scenes.DARK, rng.uniform(-12, 12))
     if shown.object == "fish" and shown.motion == "left":
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    fewest, most = looks.FADED_FRAMES if faded else (MIN_FRAMES, MAX_FRAMES)
     return Drawing(
-        frames=int(rng.integers(MIN_FRAMES, MAX_FRAMES + 1)),
+        frames=int(rng.integers(fewest, most + 1)),
         scene=scenes.scene(shown.scene, rng),
         sprite=sprite,
         path=motions.path(shown.motion, rng),
+        look=looks.faded(rng) if faded else looks.plain,
+        fps=looks.FADED_FPS if faded else FPS,
     )
 
 
@@ -78,20 +87,20 @@ def render(shown: Combination, seed: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(drawing.draw(number)) for number in range(drawing.frames)])
 
 
-def write(shown: Combination, seed: int, file: Path) -> int:
-    """Write a clip as H.264 in MP4 and return its number of frames."""
-    drawing = prepare(shown, seed)
-    encode((drawing.draw(number) for number in range(drawing.frames)), file)
+def write(shown: Combination, seed: int, file: Path, *, faded: bool = False) -> int:
+    """Write a clip as H.264 in MP4 and return its number of frames; `faded` as for `prepare`."""
+    drawing = prepare(shown, seed, faded=faded)
+    encode((drawing.draw(number) for number in range(drawing.frames)), file, drawing.fps)
     return drawing.frames
 
 
-def encode(frames: Iterable[Image.Image], file: Path | BinaryIO) -> None:
-    """Encode RGB pictures of one size at `FPS` frames a second."""
+def encode(frames: Iterable[Image.Image], file: Path | BinaryIO, fps: int = FPS) -> None:
+    """Encode RGB pictures of one size."""
     with av.open(str(file) if isinstance(file, Path) else file, "w", format="mp4") as container:
         # Without the macroblock tree: it reads memory that libx264 never wrote, and the same pictures give other bytes
         # from time to time.
         options = {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0", "mbtree": "0"}
-        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
         for frame in _video_frames(frames):
             container.mux(stream.encode(frame))

@@ -1,7 +1,9 @@
-"""films: the demo's videos on disk, and the truth about them in captions.csv beside their folder.
+"""films: the demo's videos on disk, and the truth about them in a CSV file beside their folder.
 
-Only combinations that `tiny` never saw, each once, so every caption is distinct. Files bear numbers, not words: nothing
-but their pictures tells what they show. The same seed gives the same files; those that are there are kept.
+Two folders. The first: combinations that `tiny` never saw, each once, so every caption is distinct. The second: faded
+films in the words of `domain`, to train on, to watch training with and to measure it on, and some clips of the first
+kind to train on beside them, so that what the model knew is kept. Files bear numbers, not words: nothing but their
+pictures tells what they show. The same seed gives the same files; those that are there are kept.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from raydist.demo import clip
-from raydist.demo.words import Combination, caption, held_out_combinations
+from raydist.demo import clip, domain
+from raydist.demo.words import Combination, caption, held_out_combinations, training_combinations
 from raydist.errors import UsageError
 from raydist.progress import bar
 
 SEED = 7
+DOMAIN_SEED = 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,31 @@ class Film:
     file: Path
     shown: Combination
     seed: int
+    faded: bool = False
+    """Of the domain: its look and its words."""
+    split: str = ""
+    """`train`, `val` or `test`; empty: as scan deals it."""
 
     @property
     def caption(self) -> str:
         """What it shows."""
-        return caption(self.shown)
+        return domain.caption(self.shown) if self.faded else caption(self.shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many films of the domain."""
+
+    train: int = 480
+    plain: int = 240
+    """To train on too: in the look and the words that `tiny` knows."""
+    val: int = 60
+    test: int = 240
+
+    @property
+    def every(self) -> int:
+        """All of them."""
+        return self.train + self.plain + self.val + self.test
 
 
 def choose(folder: Path, clips: int, seed: int = SEED) -> list[Film]:
@@ -54,6 +77,28 @@ def choose(folder: Path, clips: int, seed: int = SEED) -> list[Film]:
         Film(file=folder / f"{number:04}.mp4", shown=every[int(place)], seed=seed)
         for number, place in enumerate(order, start=1)
     ]
+
+
+def choose_domain(folder: Path, counts: Counts = Counts(), seed: int = DOMAIN_SEED) -> list[Film]:
+    """Films of the domain, each of another combination, and plain ones of combinations that `tiny` was trained on.
+
+    Args:
+        seed: of the choice and of the pictures; which combinations are in which split does not depend on it.
+    """
+    sources = (
+        (domain.combinations_of("train"), counts.train, True, "train"),
+        (training_combinations(), counts.plain, False, "train"),
+        (domain.combinations_of("val"), counts.val, True, "val"),
+        (domain.combinations_of("test"), counts.test, True, "test"),
+    )
+    films: list[Film] = []
+    for part, (every, count, faded, split) in enumerate(sources):
+        order = np.random.default_rng((seed, part)).permutation(len(every))[:count]
+        assert len(order) == count, f"{count} clips of {len(every)} combinations"
+        for place in order.tolist():
+            file = folder / f"{len(films) + 1:04}.mp4"
+            films.append(Film(file=file, shown=every[place], seed=seed, faded=faded, split=split))
+    return films
 
 
 def draw(films: Sequence[Film], processes: int | None = None) -> int:
@@ -82,15 +127,16 @@ def draw(films: Sequence[Film], processes: int | None = None) -> int:
 def _draw_one(film: Film) -> None:
     # Renamed when whole: a run that was interrupted leaves no half film to be kept.
     unfinished = film.file.with_suffix(".part")
-    clip.write(film.shown, film.seed, unfinished)
+    clip.write(film.shown, film.seed, unfinished, faded=film.faded)
     unfinished.replace(film.file)
 
 
 def write_captions(films: Sequence[Film], file: Path) -> None:
-    """Write what each film shows as CSV: path, caption, object, colour, motion, scene."""
+    """Write what each film shows as CSV: path from there, caption, split (empty: not told) and the four things."""
     with file.open("w", newline="", encoding="utf-8") as lines:
         rows = csv.writer(lines)
-        rows.writerow(["path", "caption", "object", "colour", "motion", "scene"])
+        rows.writerow(["path", "caption", "split", "object", "colour", "motion", "scene"])
         for film in films:
             shown = film.shown
-            rows.writerow([film.file.name, film.caption, shown.object, shown.colour, shown.motion, shown.scene])
+            path = film.file.relative_to(file.parent).as_posix()
+            rows.writerow([path, film.caption, film.split, shown.object, shown.colour, shown.motion, shown.scene])

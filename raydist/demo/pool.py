@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 
 import av
@@ -25,9 +26,9 @@ from raydist.demo.words import Combination
 FRAMES = 8
 
 
-def see(shown: Combination, seed: int, size_px: int) -> NDArray[np.uint8]:
-    """What a ViCLIP of this input size sees of a clip: uint8 [8, size_px, size_px, 3]."""
-    drawing = clip.prepare(shown, seed)
+def see(shown: Combination, seed: int, size_px: int, faded: bool = False) -> NDArray[np.uint8]:
+    """What a ViCLIP of this input size sees of a clip, faded or not: uint8 [8, size_px, size_px, 3]."""
+    drawing = clip.prepare(shown, seed, faded=faded)
     wanted = middle_ranks(drawing.frames, FRAMES)
     # Only these frames are encoded, which is four times faster; the marks of compression are the same.
     file = io.BytesIO()
@@ -38,13 +39,15 @@ def see(shown: Combination, seed: int, size_px: int) -> NDArray[np.uint8]:
     return resize_frames(np.stack(decoded), size_px, "viclip")
 
 
-def see_all(clips: Sequence[tuple[Combination, int]], size_px: int, processes: int) -> NDArray[np.uint8]:
+def see_all(
+    clips: Sequence[tuple[Combination, int]], size_px: int, processes: int, *, faded: bool = False
+) -> NDArray[np.uint8]:
     """`see` for many (combination, seed): uint8 [N, 8, size_px, size_px, 3], in the order given."""
     frames_NTHWC = np.empty((len(clips), FRAMES, size_px, size_px, 3), np.uint8)
     shown, seeds = zip(*clips, strict=True)
     # Spawned, because a forked child would inherit torch's threads.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
-        seen = workers.map(see, shown, seeds, [size_px] * len(clips), chunksize=16)
+        seen = workers.map(see, shown, seeds, repeat(size_px), repeat(faded), chunksize=16)
         for place, frames_THWC in enumerate(seen):
             frames_NTHWC[place] = frames_THWC
     return frames_NTHWC

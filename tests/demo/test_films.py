@@ -37,4 +37,4 @@ def test_the_truth_is_written_beside_the_videos(tmp_path: Path) -> None:
     with (tmp_path / "captions.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [row["caption"] for row in rows] == [film.caption for film in chosen]
-    assert [row["path"] for row in rows] == ["0001.mp4", "0002.mp4", "0003.mp4", "0004.mp4"]
+    assert [row["path"] for row in rows] == [f"videos/000{number}.mp4" for number in (1, 2, 3, 4)]
