@@ -60,7 +60,8 @@ def confirmation(seen: Seen, watch: Watch) -> list[Retrieved]:
                 strips=list(watch.strips(seen.indices[order].tolist())),
                 right=[bool(right_N[place]) for place in order],
                 scores=[float(scores_N[place]) for place in order],
-                rank=int(1 + (scores_N > scores_N[right_N].max()).sum()),
+                rank=float(1 + (scores_N > scores_N[right_N].max()).sum()),
+                candidates=len(scores_N),
             )
         )
     return shown
