@@ -99,7 +99,7 @@ def test_rows_say_when_and_how_long_they_were_decoded(decoded: pa.Table) -> None
 
 
 def test_vectors_are_those_of_the_encoder_called_by_hand(decoded: pa.Table, model: Path, folder: Path) -> None:
-    out = Embedder(str(model), "cpu", GEOMETRY, 1)(decoded)
+    out = Embedder(str(model), "", "cpu", GEOMETRY, 1)(decoded)
     assert out.schema == embedded_schema(DIM)
     frames = decode_clip(folder / "2.mp4", 1, 2, size=32)
     expected = load_encoder(str(model)).encode_frames(frames[None])[0]
@@ -108,7 +108,7 @@ def test_vectors_are_those_of_the_encoder_called_by_hand(decoded: pa.Table, mode
 
 
 def test_failed_rows_pass_the_encoder_untouched(decoded: pa.Table, model: Path) -> None:
-    out = Embedder(str(model), "cpu", GEOMETRY, 1)(decoded)
+    out = Embedder(str(model), "", "cpu", GEOMETRY, 1)(decoded)
     assert out.num_rows == decoded.num_rows
     for before, after in zip(decoded.to_pylist(), out.to_pylist(), strict=True):
         assert (after["clip_key"], after["reason"]) == (before["clip_key"], before["reason"])
@@ -117,7 +117,7 @@ def test_failed_rows_pass_the_encoder_untouched(decoded: pa.Table, model: Path) 
 
 def test_a_batch_of_failures_alone_needs_no_forward_pass(decoded: pa.Table, model: Path) -> None:
     failed = decoded.filter(pa.compute.not_equal(decoded["reason"], ""))
-    assert Embedder(str(model), "cpu", GEOMETRY, 1)(failed)["vector"].null_count == failed.num_rows
+    assert Embedder(str(model), "", "cpu", GEOMETRY, 1)(failed)["vector"].null_count == failed.num_rows
 
 
 def broken(model: Path, folder: Path) -> Path:
@@ -132,7 +132,7 @@ def broken(model: Path, folder: Path) -> Path:
 
 
 def test_what_the_model_gives_as_nan_becomes_a_reason(decoded: pa.Table, model: Path, tmp_path: Path) -> None:
-    out = Embedder(str(broken(model, tmp_path / "nan")), "cpu", GEOMETRY, 1)(decoded).to_pylist()
+    out = Embedder(str(broken(model, tmp_path / "nan")), "", "cpu", GEOMETRY, 1)(decoded).to_pylist()
     assert all(row["vector"] is None and row["reason"] for row in out)
     assert sum(row["reason"] == "not_finite" for row in out) == 9
 
@@ -164,7 +164,7 @@ def test_a_killed_actor_leaves_no_decoding_process(tmp_path: Path, busy: bool) -
 
 @pytest.mark.usefixtures("cluster")
 def test_written_fragments_hold_every_row_once(decoded: pa.Table, model: Path, folder: Path, tmp_path: Path) -> None:
-    out = Embedder(str(model), "cpu", GEOMETRY, 1)(decoded)
+    out = Embedder(str(model), "", "cpu", GEOMETRY, 1)(decoded)
     scanned(tmp_path / "archive", folder)
     columns = schema.embeddings(DIM)
     half = [out.slice(0, 10), out.slice(10)]
