@@ -24,6 +24,7 @@ from raydist.records import Report
 from raydist.report import run_folder, save
 from raydist.store import lease, objects, roots, settings, stale
 from raydist.train import Request, journal
+from raydist.train.loop import INTERRUPTED
 from raydist.train.prepare import Prepared, prepare
 from raydist.train.summary import summary
 from raydist.train.task import ADAPTER, CHECKPOINTS, OUTCOME, RECIPE, STOP, TENSORBOARD, Task
@@ -44,8 +45,8 @@ def run(config: Config, request: Request) -> Report:
     began = time.monotonic()
     location = config.require_archive()
     settings.open_existing(location)
-    info = choice.to_train(location, config.embed.model)
     folder = _folder(location, request.run)
+    info = choice.to_train(location, config.embed.model)
     with lease.Lease(location, f"train {request.run}") as held, runtime.session(config.ray) as resources:
         _refuse_twin(held, request.run)
         stale.repair_unless_scanning(location)
@@ -175,14 +176,21 @@ def _fit(task: Task, workers: int, prepared: Prepared) -> dict[str, Any]:
     (task.folder / STOP).unlink(missing_ok=True)
     (task.folder / OUTCOME).unlink(missing_ok=True)
     problems: list[BaseException] = []
-    thread = threading.Thread(target=_train, args=(task, workers, problems), name="train", daemon=True)
-    thread.start()
+    ended = threading.Event()  # not the thread's own `join`: after Ctrl-C in it, Python 3.11 calls the thread dead
+
+    def train() -> None:
+        try:
+            _train(task, workers, problems)
+        finally:
+            ended.set()
+
+    threading.Thread(target=train, name="train", daemon=True).start()
     interrupted = False
     shown = [0]
     with bar("training", prepared.steps(task.section)) as progress:
-        while thread.is_alive():
+        while not ended.is_set():
             try:
-                thread.join(0.5)
+                ended.wait(0.5)
                 _show(progress, task, shown)
             except KeyboardInterrupt:
                 if interrupted:
@@ -190,13 +198,13 @@ def _fit(task: Task, workers: int, prepared: Prepared) -> dict[str, Any]:
                 interrupted = True
                 (task.folder / STOP).touch()
                 talk.print("stopping after this step, to save it; Ctrl-C again stops at once")
-    if interrupted:
-        talk.print(f"stopped and saved; TensorBoard's files are in {task.folder / TENSORBOARD}")
-        raise KeyboardInterrupt
     found = task.folder / OUTCOME
     if problems or not found.exists():
         raise _explained(problems, task)
     outcome: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+    if outcome["stopped"] == INTERRUPTED:  # a run that was at its end when it was asked to stop is done
+        talk.print(f"stopped and saved; TensorBoard's files are in {task.folder / TENSORBOARD}")
+        raise KeyboardInterrupt
     return outcome
 
 
