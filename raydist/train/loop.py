@@ -125,9 +125,10 @@ class Loop:
         loss = float(self._step.gradients(fed.share))
         state.step += 1
         if not math.isfinite(loss):
-            state.culprits = self._parts.pairs.take(pa.array(fed.indices))["clip_id"].to_pylist()
-            raise NotFiniteError
+            raise self._blamed(fed)
         norm = float(nn.utils.clip_grad_norm_([p for _, p in self._named], section.clip_norm))
+        if not math.isfinite(norm):  # of a finite loss: clipped, it would turn all matrices into NaN
+            raise self._blamed(fed)
         self._optimizer.step()
         with torch.no_grad():
             self._temperature.clamp_(min=LOWEST_TEMPERATURE)
@@ -143,6 +144,11 @@ class Loop:
                 samples_per_s=len(fed.indices) / max(spent, 1e-9),
                 data_wait=(self._got - began) / max(spent, 1e-9),
             )
+
+    def _blamed(self, fed: Fed) -> NotFiniteError:
+        """The end of a run, with the clips of the batch that brought it about."""
+        self.state.culprits = self._parts.pairs.take(pa.array(fed.indices))["clip_id"].to_pylist()
+        return NotFiniteError()
 
     def _evaluate(self) -> None:
         """Look at the held-out clips, and keep the adapter if it is the best so far."""

@@ -83,6 +83,6 @@ def _not_finite(name: str, outcome: Mapping[str, Any]) -> TrainError:
     )
     listed = f" Its clips: {', '.join(clips)}." if clips else ""
     return TrainError(
-        f"the run {name!r} stopped: the loss is NaN or infinite {where}; expected a number.{listed} Nothing of that "
-        "step went into the weights. A lower train.learning_rate usually helps (with another --run)"
+        f"the run {name!r} stopped: the loss or its gradient is NaN or infinite {where}; expected a number.{listed} "
+        "Nothing of that step went into the weights. A lower train.learning_rate usually helps (with another --run)"
     )

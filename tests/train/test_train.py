@@ -11,6 +11,7 @@ import pytest
 from archives import configure, fails_with, scanned, videos
 from runs import captioned, losses, reported, steps, trained, trained_here
 from small_models import write_viclip
+from torch import Tensor
 
 from raydist import scan
 from raydist.errors import ConfigError, ResourceError, TrainError, UsageError
@@ -18,7 +19,9 @@ from raydist.models import adapters
 from raydist.models.registry import load_encoder
 from raydist.sections import Train
 from raydist.train import journal
+from raydist.train.share import Share
 from raydist.train.state import State
+from raydist.train.step import Step
 from raydist.train.task import STOP
 
 pytestmark = pytest.mark.ray
@@ -73,6 +76,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_clips(archive: Pat
         reported(archive, model, "hot", *hot)
     with fails_with(ConfigError, r"learning_rate was 1e\+30 and is 0.001", "another --run"):
         trained_here(archive, model, "hot")
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_gets_into_the_weights(
+    archive: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = Step.gradients, []
+
+    def overflowing(step: Step, share: Share) -> Tensor:
+        loss = whole(step, share)
+        calls.append(loss)
+        if len(calls) == 3:
+            next(p.grad for p in step._towers.parameters() if p.grad is not None)[0, 0] = math.inf
+        return loss
+
+    monkeypatch.setattr(Step, "gradients", overflowing)
+    kept: list[State] = []
+    state = trained_here(archive, model, "overflow", "train.checkpoint_steps=1", keep=kept.append)
+    assert (state.stopped, state.step, len(calls)) == ("not_finite", 3, 3)
+    assert state.culprits
+    assert all(matrix.isfinite().all() for matrix in kept[-1].adapter.values())
 
 
 def test_the_same_settings_give_the_same_losses_and_another_seed_gives_others(archive: Path, model: Path) -> None:
