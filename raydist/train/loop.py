@@ -130,8 +130,9 @@ class Loop:
         if not math.isfinite(norm):  # of a finite loss: clipped, it would turn all matrices into NaN
             raise self._blamed(fed)
         self._optimizer.step()
-        with torch.no_grad():
-            self._temperature.clamp_(min=LOWEST_TEMPERATURE)
+        if self._temperature.requires_grad:  # one that is not learnt stays the model's own, however low
+            with torch.no_grad():
+                self._temperature.clamp_(min=LOWEST_TEMPERATURE)
         spent = time.monotonic() - began
         if self._parts.recorder is not None:
             self._parts.recorder.step(

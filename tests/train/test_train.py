@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from archives import configure, fails_with, scanned, videos
 from runs import captioned, losses, reported, steps, trained, trained_here
+from safetensors.torch import load_file, save_file
 from small_models import write_viclip
 from torch import Tensor
 
@@ -96,6 +98,16 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_gets_into_the_weig
     assert (state.stopped, state.step, len(calls)) == ("not_finite", 3, 3)
     assert state.culprits
     assert all(matrix.isfinite().all() for matrix in kept[-1].adapter.values())
+
+
+def test_a_temperature_that_is_not_learnt_stays_the_models_own(archive: Path, tmp_path: Path) -> None:
+    model = write_viclip(tmp_path / "sharp")
+    tensors = load_file(model / "model.safetensors")
+    save_file({**tensors, "temp": torch.tensor(0.004)}, model / "model.safetensors")
+    state = trained_here(archive, model, "sharp")
+    temperatures = {line["temperature"] for line in steps(archive, "sharp").values()}
+    assert sorted(temperatures) == pytest.approx([0.004])
+    assert state.best_temperature == pytest.approx(0.004)
 
 
 def test_the_same_settings_give_the_same_losses_and_another_seed_gives_others(archive: Path, model: Path) -> None:
