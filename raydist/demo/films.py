@@ -12,19 +12,21 @@ import csv
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from raydist.demo import clip, domain
+from raydist.demo import CLIPS, clip, domain
 from raydist.demo.words import Combination, caption, held_out_combinations, training_combinations
 from raydist.errors import UsageError
 from raydist.progress import bar
 
 SEED = 7
 DOMAIN_SEED = 19
+DOMAIN_FPS = 8
+"""Of all films in the second folder: there are many, and a model looks at 8 frames of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +51,8 @@ class Film:
 class Counts:
     """How many films of the domain."""
 
-    train: int = 480
-    plain: int = 240
+    train: int = 384
+    plain: int = 576
     """To train on too: in the look and the words that `tiny` knows."""
     val: int = 60
     test: int = 240
@@ -59,6 +61,12 @@ class Counts:
     def every(self) -> int:
         """All of them."""
         return self.train + self.plain + self.val + self.test
+
+    @classmethod
+    def for_clips(cls, clips: int) -> Counts:
+        """In proportion where the first folder has fewer than usual, but some of each."""
+        share = min(1.0, clips / CLIPS)
+        return cls(**{name: max(8, round(count * share)) for name, count in asdict(cls()).items()})
 
 
 def choose(folder: Path, clips: int, seed: int = SEED) -> list[Film]:
@@ -127,7 +135,7 @@ def draw(films: Sequence[Film], processes: int | None = None) -> int:
 def _draw_one(film: Film) -> None:
     # Renamed when whole: a run that was interrupted leaves no half film to be kept.
     unfinished = film.file.with_suffix(".part")
-    clip.write(film.shown, film.seed, unfinished, faded=film.faded)
+    clip.write(film.shown, film.seed, unfinished, faded=film.faded, fps=DOMAIN_FPS if film.split else clip.FPS)
     unfinished.replace(film.file)
 
 

@@ -1,7 +1,7 @@
 """looks: what a clip looks like besides what it shows: as it is drawn, or as film that has faded.
 
-Faded film runs at `FADED_FPS` frames a second, has lost most of its colour to brown, is dark at the corners, flickers,
-jumps in its gate and has scratches. All of it works on whole pictures in Pillow, so that it costs less than drawing.
+Faded film has lost most of its colour to brown, is dark at the corners, flickers, jumps in its gate and has scratches.
+All of it works on whole pictures in Pillow, so that it costs less than drawing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from raydist.demo.paint import HEIGHT_PX, WIDTH_PX
-
-FADED_FPS = 8
-FADED_FRAMES = (16, 20)
-"""Frames of a faded film, at least and at most: 2 to 2.5 s."""
 
 _LOST = 0.62
 """Share of the colour that is gone."""

@@ -10,27 +10,22 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydist import embed, scan, search
+from raydist import embed, runtime, scan
 from raydist.clips.decode import decode_clip
 from raydist.config import Config
-from raydist.demo import films
-from raydist.demo.films import Film
-from raydist.demo.words import Combination
+from raydist.demo import films, tuning
+from raydist.demo.films import Counts, Film
+from raydist.demo.hits import TOP, Accuracy, Found, Say, find, measure, rank_of, shows, tell
 from raydist.errors import UsageError
 from raydist.models.registry import describe
-from raydist.search import Query
 from raydist.sheets import Hit, Row, contact_sheet
 from raydist.store import models
 
-Say = Callable[[str], None]
-
 MODEL = "tiny"
-TOP = 5
 SHEET_CAPTIONS = 12
 """Captions on the sheet beside the example queries: the first ones, good or bad."""
 
@@ -46,25 +41,16 @@ EXAMPLES: dict[str, dict[str, str]] = {
 """What a person might type -> what a clip has to show for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """How often the clip of a caption is first, or among the first five."""
-
-    clips: int
-    top1: float
-    top5: float
-
-
 def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
-    """Draw clips, scan, embed and search them, and leave everything behind.
+    """Draw clips, scan, embed and search them; teach the model others; leave everything behind.
 
     Args:
         config: `archive` is where; the model is always `tiny`.
-        clips: how many videos.
+        clips: how many videos; the films of the second half are in proportion.
         say: called with each line for the person who looks on.
 
     Returns:
-        archive, videos, sheet (paths), clips, top1, top5, chance1, chance5 (shares), seconds.
+        archive, videos, sheet (paths), clips, top1, top5, chance1, chance5 (shares), what `tuning.run` found, seconds.
 
     Raises:
         UsageError: a number of clips that cannot be had, or an archive that is not the demo's own.
@@ -73,28 +59,13 @@ def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
     home = Path(config.require_archive())
     place = home / "demo"
     _refuse_other_archives(home, place)
-    config = config.model_copy(update={"embed": config.embed.model_copy(update={"model": MODEL})})
+    config = config.model_copy(update={"embed": config.embed.model_copy(update={"model": MODEL, "adapter": ""})})
     chosen = films.choose(place / "videos", clips)
-    drawn = films.draw(chosen)
-    films.write_captions(chosen, place / "captions.csv")
-    say(f"draw: {drawn} new videos of 2 to 3 s, H.264, in {_near(place / 'videos')} ({time.monotonic() - began:.0f} s)")
-    report = scan.run(config, scan.Request(inputs=(str(place / "videos"),), as_name="demo"))
-    say(f"scan: {report.counts.get('clips', 0)} new clips ({report.seconds:.0f} s)")
-    report = embed.run(config)
-    say(f"embed: {report.counts.get('rows', 0)} new vectors of {MODEL} ({report.seconds:.0f} s)")
-    examples = [query for query, wanted in EXAMPLES.items() if any(shows(film.shown, wanted) for film in chosen)]
-    found = _search(config, [*examples, *(film.caption for film in chosen)], chosen)
-    for query in examples:
-        _say_hits(say, query, found[query])
-    accuracy = measure(chosen, found)
-    say(
-        f"accuracy on {clips} clips of combinations that the model never saw: "
-        f"top-1 {accuracy.top1:.1%} (chance {1 / clips:.1%}), "
-        f"top-5 {accuracy.top5:.1%} (chance {min(1.0, TOP / clips):.1%})"
-    )
-    sheet = place / "sheet.html"
-    sheet.write_text(_sheet(chosen, examples, found, accuracy), encoding="utf-8")
-    for line in _next(home, sheet):
+    # Ray starts once and not for each stage.
+    with runtime.session(config.ray):
+        accuracy, sheet = _first_half(config, place, chosen, say)
+        tuned = tuning.run(config, place, Counts.for_clips(clips), chosen, say)
+    for line in [f"look:  {_near(sheet)} in a browser", *_next(home, Path(tuned["report"]))]:
         say(line)
     return {
         "archive": str(home),
@@ -105,61 +76,34 @@ def run(config: Config, *, clips: int, say: Say) -> dict[str, Any]:
         "top5": accuracy.top5,
         "chance1": 1 / clips,
         "chance5": min(1.0, TOP / clips),
+        **tuned,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A hit and the film it is of."""
-
-    film: Film
-    clip_id: str
-    score: float
-    start_s: float
-    end_s: float
-
-
-def measure(chosen: Sequence[Film], found: Mapping[str, Sequence[Found]]) -> Accuracy:
-    """Text to video: each film's caption against all films."""
-    ranks = [rank_of(film, found[film.caption]) for film in chosen]
-    return Accuracy(
-        clips=len(chosen),
-        top1=sum(rank == 1 for rank in ranks) / len(ranks),
-        top5=sum(rank is not None and rank <= TOP for rank in ranks) / len(ranks),
+def _first_half(config: Config, place: Path, chosen: list[Film], say: Say) -> tuple[Accuracy, Path]:
+    """What the model can do as it is, and the sheet of its hits."""
+    began, clips = time.monotonic(), len(chosen)
+    drawn = films.draw(chosen)
+    films.write_captions(chosen, place / "captions.csv")
+    say(f"draw: {drawn} new videos of 2 to 3 s, H.264, in {_near(place / 'videos')} ({time.monotonic() - began:.0f} s)")
+    report = scan.run(config, scan.Request(inputs=(str(place / "videos"),), as_name="demo"))
+    say(f"scan: {report.counts.get('clips', 0)} new clips ({report.seconds:.0f} s)")
+    report = embed.run(config)
+    say(f"embed: {report.counts.get('rows', 0)} new vectors of {MODEL} ({report.seconds:.0f} s)")
+    examples = [query for query, wanted in EXAMPLES.items() if any(shows(film.shown, wanted) for film in chosen)]
+    found = find(config, [*examples, *(film.caption for film in chosen)], {"demo": chosen})
+    for query in examples:
+        tell(say, query, EXAMPLES[query], found[query])
+    accuracy = measure(chosen, found)
+    say(
+        f"accuracy on {clips} clips of combinations that the model never saw: "
+        f"top-1 {accuracy.top1:.1%} (chance {1 / clips:.1%}), "
+        f"top-5 {accuracy.top5:.1%} (chance {min(1.0, TOP / clips):.1%})"
     )
-
-
-def rank_of(film: Film, hits: Sequence[Found]) -> int | None:
-    """Rank of a film among hits, from 1; None where it is not among them."""
-    return next((rank for rank, hit in enumerate(hits, start=1) if hit.film == film), None)
-
-
-def shows(shown: Combination, wanted: Mapping[str, str]) -> bool:
-    """Whether a clip shows everything that was asked for."""
-    return all(getattr(shown, name) == value for name, value in wanted.items())
-
-
-def _search(config: Config, texts: Sequence[str], chosen: Sequence[Film]) -> dict[str, list[Found]]:
-    asked = {
-        "embed": config.embed.model_copy(update={"model": MODEL}),
-        "search": config.search.model_copy(update={"top": TOP}),
-    }
-    by_file = {film.file.name: film for film in chosen}
-    found: dict[str, list[Found]] = {text: [] for text in texts}
-    for hit in search.run(config.model_copy(update=asked), [Query(words=text) for text in texts]).to_pylist():
-        film = by_file[Path(hit["path"]).name]
-        found[hit["query"]].append(
-            Found(film=film, clip_id=hit["clip_id"], score=hit["score"], start_s=hit["start_s"], end_s=hit["end_s"])
-        )
-    return found
-
-
-def _say_hits(say: Say, query: str, hits: Sequence[Found]) -> None:
-    say(f'search "{query}"')
-    for hit in hits[:3]:
-        mark = "+" if shows(hit.film.shown, EXAMPLES[query]) else "-"
-        say(f"  {mark} {hit.score:.3f}  {hit.clip_id}  {hit.film.caption}")
+    sheet = place / "sheet.html"
+    sheet.write_text(_sheet(chosen, examples, found, accuracy), encoding="utf-8")
+    return accuracy, sheet
 
 
 def _sheet(
@@ -222,14 +166,17 @@ def _near(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _next(home: Path, sheet: Path) -> list[str]:
+def _next(home: Path, report: Path) -> list[str]:
     archive = _near(home)
     raydist = "raydist" if shutil.which("raydist") else _near(Path(sys.executable).parent / "raydist")
     return [
-        f"look:  {_near(sheet)} in a browser",
-        f'next:  {raydist} search --archive {archive} "a purple ring rising over the sea"',
+        f"       {_near(report)}: what got better with the adapter, and what worse",
+        f"       tensorboard --logdir {archive}/runs/{tuning.NAME}",
+        f'next:  {raydist} search --archive {archive} --model {MODEL} "a purple ring rising over the sea"',
+        f'       {raydist} search --archive {archive} --adapter {tuning.NAME} "a violet ocean donut climbs at sunset"',
         f"       {raydist} status --archive {archive}",
         f"yours: {raydist} scan --archive my-archive ~/Videos",
         f"       {raydist} embed --archive my-archive --model viclip-b16",
         f'       {raydist} search --archive my-archive "a dog jumps into the water"',
+        f"       {raydist} caption --archive my-archive --from captions.csv, then train, eval, embed --adapter",
     ]

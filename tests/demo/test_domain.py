@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 
 import av
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import raydist
-from raydist.demo import clip, domain, films, looks, words
+from raydist.demo import clip, domain, films, words
 from raydist.demo.films import Counts
 from raydist.demo.words import COLOURS, MOTIONS, OBJECTS, SCENES, combinations, is_held_out
 
@@ -42,7 +41,7 @@ def test_new_names_of_objects_use_no_word_of_the_plain_captions() -> None:
 def test_tiny_has_a_row_for_every_token_of_the_new_words() -> None:
     """A row of zeros cannot be told from another one, and LoRA does not train them."""
     encoder = raydist.load_encoder("tiny")
-    table = encoder.model.text_encoder.token_embedding.weight
+    table = encoder.model.state_dict()["text_encoder.token_embedding.weight"]
     ids = encoder.ids([domain.caption(shown) for shown in combinations()[::7]])
     used = torch.unique(ids[ids != 0])
     assert bool((table[used] != 0).any(dim=1).all())
@@ -112,10 +111,10 @@ def test_a_faded_film_has_less_colour_and_the_same_picture_for_the_same_frame() 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_faded_film_is_written_at_its_own_rate(seed: int, tmp_path: Path) -> None:
-    frames = clip.write(combinations()[seed * 900], seed, tmp_path / "film.mp4", faded=True)
-    with av.open(io.BytesIO((tmp_path / "film.mp4").read_bytes())) as container:
+def test_a_faded_film_is_written_at_the_rate_that_is_asked_for(seed: int, tmp_path: Path) -> None:
+    frames = clip.write(combinations()[seed * 900], seed, tmp_path / "film.mp4", faded=True, fps=8)
+    with av.open(str(tmp_path / "film.mp4"), "r") as container:
         stream = container.streams.video[0]
-        assert float(stream.average_rate) == looks.FADED_FPS
-        assert sum(1 for _ in container.decode(stream)) == frames
-    assert looks.FADED_FRAMES[0] <= frames <= looks.FADED_FRAMES[1]
+        assert stream.average_rate == 8
+        assert len(list(container.decode(stream))) == frames
+    assert 2.0 <= frames / 8 <= 3.0

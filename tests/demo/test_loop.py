@@ -10,11 +10,11 @@ import pytest
 
 from raydist import demo
 from raydist.config import Config, load
-from raydist.demo import loop
-from raydist.demo.films import Film
+from raydist.demo import hits
+from raydist.demo.films import Counts, Film
 from raydist.demo.words import Combination
 from raydist.errors import UsageError
-from raydist.store import models, schema, tables
+from raydist.store import models, read, schema, tables
 
 CLIPS = 16
 
@@ -56,6 +56,23 @@ def test_the_demo_beats_chance_and_says_by_how_much(ran: Ran) -> None:
 
 
 @pytest.mark.ray
+def test_the_demo_trains_an_adapter_and_says_what_it_is_worth(ran: Ran) -> None:
+    assert (Path(ran.outcome["adapter"]) / "adapter_model.safetensors").is_file()
+    assert Path(ran.outcome["report"]).is_file()
+    assert ran.outcome["films"] == Counts.for_clips(CLIPS).test
+    (line,) = [line for line in ran.said if line.startswith("eval: R@1")]
+    assert f"{ran.outcome['r1_before']:.1f} % -> {ran.outcome['r1_after']:.1f} %" in line
+    assert any(line.startswith("kept: the clips from before") for line in ran.said)
+
+
+@pytest.mark.ray
+def test_the_demo_embeds_all_its_clips_with_the_adapter(ran: Ran) -> None:
+    adapted = [model for model in models.stored(str(ran.archive)) if model.name == "tiny+reels"]
+    (table,) = [schema.embeddings_table(model.model_key) for model in adapted]
+    assert read.count_rows(str(ran.archive), table) == CLIPS + Counts.for_clips(CLIPS).every
+
+
+@pytest.mark.ray
 def test_the_demo_says_what_to_try_next(ran: Ran) -> None:
     assert any("raydist search" in line for line in ran.said)
     assert any("raydist scan" in line for line in ran.said)
@@ -67,6 +84,8 @@ def test_the_demo_runs_again_on_what_it_left(ran: Ran) -> None:
     again = demo.run(config_of(ran.archive), clips=CLIPS, say=said.append)
     assert (again["top1"], again["top5"]) == (ran.outcome["top1"], ran.outcome["top5"])
     assert said[0].startswith("draw: 0 new videos")
+    assert (again["r1_before"], again["r1_after"]) == (ran.outcome["r1_before"], ran.outcome["r1_after"])
+    assert "train: the adapter 'reels' is there" in said
 
 
 def test_the_demo_stays_out_of_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
@@ -87,8 +106,8 @@ def test_the_demo_refuses_what_another_version_of_it_left(tmp_path: Path) -> Non
 
 def test_a_clip_shows_what_was_asked_for_only_if_everything_fits() -> None:
     shown = Combination(object="star", colour="red", motion="rise", scene="hills")
-    assert loop.shows(shown, {"object": "star", "colour": "red"})
-    assert not loop.shows(shown, {"object": "star", "colour": "blue"})
+    assert hits.shows(shown, {"object": "star", "colour": "red"})
+    assert not hits.shows(shown, {"object": "star", "colour": "blue"})
 
 
 def test_accuracy_counts_a_film_that_is_not_found_as_wrong() -> None:
@@ -100,8 +119,8 @@ def test_accuracy_counts_a_film_that_is_not_found_as_wrong() -> None:
         )
         for number, thing in enumerate(("star", "ball", "heart"))
     ]
-    found = [loop.Found(film=film, clip_id="", score=1.0, start_s=0, end_s=2) for film in films]
-    accuracy = loop.measure(
+    found = [hits.Found(film=film, clip_id="", score=1.0, start_s=0, end_s=2) for film in films]
+    accuracy = hits.measure(
         films,
         {films[0].caption: [found[0]], films[1].caption: [found[0], found[1]], films[2].caption: [found[0]]},
     )
