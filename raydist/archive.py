@@ -44,20 +44,27 @@ class Archive:
         """Give clips the captions of a list; `keep` confirms those of files that changed since."""
         return caption_stage.run(self.config, caption_stage.Request(file=file, keep=keep))
 
-    def train(self, run: str = "lora", *, model: str | None = None) -> Report:
+    def train(self, run: str = "lora", *, model: str | None = None, retry_failed: bool = False) -> Report:
         """Fine-tune a model on the captioned clips; its adapter bears the run's name."""
         config = settings_of.changed(self.config, {"embed.model": model})
-        return train_stage.run(config, train_stage.Request(run=run))
+        return train_stage.run(config, train_stage.Request(run=run, retry_failed=retry_failed))
 
     def embed(self, model: str | None = None, *, adapter: str | None = None, retry_failed: bool = False) -> Report:
         """Give every clip a vector of the model, with the adapter of a run or a folder where one is named."""
         config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})
         return embed_stage.run(config, retry_failed=retry_failed)
 
-    def eval(self, adapter: str | None = None, *, model: str | None = None, split: str | None = None) -> Report:
+    def eval(
+        self,
+        adapter: str | None = None,
+        *,
+        model: str | None = None,
+        split: str | None = None,
+        retry_failed: bool = False,
+    ) -> Report:
         """Measure retrieval on held-out clips, base against adapter; the figures are in the report's `details`."""
         options = {"embed.model": model, "embed.adapter": adapter, "eval.split": split}
-        return eval_stage.run(settings_of.changed(self.config, options))
+        return eval_stage.run(settings_of.changed(self.config, options), retry_failed=retry_failed)
 
     def search(
         self,

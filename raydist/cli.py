@@ -59,9 +59,8 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-with_adapter = click.option(
-    "--adapter", metavar="RUN", help="A LoRA adapter: a run of the archive, or a folder. [default: none]"
-)
+with_adapter = click.option("--adapter", metavar="RUN", help="A LoRA adapter: a run of the archive, or a folder.")
+again = click.option("--retry-failed", is_flag=True, help="Try clips again that could not be decoded.")
 Resolve = Callable[..., Resolved]
 
 
@@ -102,14 +101,15 @@ def caption(resolve: Resolve, listed: str | None, keep: bool, as_json: bool) -> 
 @click.option(
     "--run", "run", metavar="NAME", default="lora", show_default=True, help="Name of the run and its adapter."
 )
+@again
 @as_json
 @settings
-def train(resolve: Resolve, model: str | None, run: str, as_json: bool) -> None:
+def train(resolve: Resolve, model: str | None, as_json: bool, **request: Any) -> None:
     """Fine-tune the model on the archive's captioned clips: a LoRA adapter."""
     from raydist import train as stage
 
     config = resolve(embed__model=model).config
-    finish(stage.run(config, stage.Request(run=run)), config, as_json)
+    finish(stage.run(config, stage.Request(**request)), config, as_json)
 
 
 @cli.command()
@@ -132,14 +132,17 @@ def embed(resolve: Resolve, model: str | None, adapter: str | None, retry_failed
 @click.option("--model", metavar="M", help="The base model. [default: the adapter's, else the archive's]")
 @with_adapter
 @click.option("--split", metavar="SPLIT", help="Whose clips are searched: test, val or train. [default: test]")
+@again
 @as_json
 @settings
-def eval_(resolve: Resolve, model: str | None, adapter: str | None, split: str | None, as_json: bool) -> None:
+def eval_(
+    resolve: Resolve, model: str | None, adapter: str | None, split: str | None, retry_failed: bool, as_json: bool
+) -> None:
     """Measure how well captions find their held-out clips, base against adapter."""
     from raydist import eval as stage
 
     config = resolve(embed__model=model, embed__adapter=adapter, eval__split=split).config
-    finish(stage.run(config), config, as_json, stage)
+    finish(stage.run(config, retry_failed=retry_failed), config, as_json, stage)
 
 
 @cli.command()

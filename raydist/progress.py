@@ -30,6 +30,10 @@ class Bar:
         """Count work that is done."""
         self._progress.advance(self._task, count)
 
+    def resume(self, done: int) -> None:
+        """So much is done already, and says nothing of the rate."""
+        self._progress.reset(self._task, completed=done)
+
     def note(self, text: str) -> None:
         """Say something beside the bar."""
         self._progress.update(self._task, note=text)

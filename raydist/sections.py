@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raydist.records import Remote
@@ -78,12 +80,11 @@ class Embed(Section):
         description="a name, a folder or a hub repository; empty: the archive's only model, else viclip-b16",
     )
     adapter: str = Field(default="", description="a LoRA adapter: a run of the archive, or a folder; empty: none")
-    sampling: str = Field(
+    sampling: Literal["exact", "fast"] = Field(
         default="exact",
-        pattern="^(exact|fast)$",
         description="frames of a clip: exact, or fast: key frames nearby, which cost less; a table of its own",
     )
-    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: GPUs where there are")
     batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
     decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
     encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
@@ -125,24 +126,23 @@ class Train(Section):
     checkpoint_steps: int = Field(default=100, ge=1, description="steps after which a crash can lose no more")
     seed: int = Field(default=0, ge=0, description="of the order of clips, the choice of captions and the adapter")
     workers: int = Field(default=0, ge=0, description="DDP processes; 0: one a GPU, or one on CPUs")
-    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="auto: GPUs where there are")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: GPUs where there are")
     jitter: bool = Field(default=False, description="take one of three frames of an interval, another each epoch")
     flip: bool = Field(default=False, description="mirror half of the clips; not where captions say left or right")
-    cache: str = Field(
+    cache: Literal["raw", "jpeg", "none"] = Field(
         default="raw",
-        pattern="^(raw|jpeg|none)$",
         description="frames on disk: raw, jpeg (q95), none: decode each epoch",
     )
     cache_gb: float = Field(default=50.0, gt=0, description="disk that cached frames may take in the archive")
-    leaks: str = Field(
-        default="move", pattern="^(move|report)$", description="copies of clips across splits: move videos, or only say"
+    leaks: Literal["move", "report"] = Field(
+        default="move", description="copies of clips across splits: move videos, or only say"
     )
 
 
 class Eval(Section):
     """[eval] retrieval accuracy on held-out clips, base against adapter. The models are those of [embed]."""
 
-    split: str = Field(default="test", pattern="^(train|val|test)$", description="whose clips are searched")
+    split: Literal["train", "val", "test"] = Field(default="test", description="whose clips are searched")
     resamples: int = Field(default=2_000, ge=100, le=100_000, description="of the bootstrap that gives intervals")
     seed: int = Field(default=0, ge=0, description="of the resamples and of the paired test")
     strips: int = Field(default=8, ge=0, le=100, description="largest gains, and as many losses, shown with pictures")

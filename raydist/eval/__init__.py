@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "render", "run"]
 
 
-def run(config: Config) -> Report:
+def run(config: Config, *, retry_failed: bool = False) -> Report:
     """Measure `embed.model`, and `embed.adapter` on it where one is named, on the split `eval.split`.
+
+    Args:
+        config: `embed.model`, `embed.adapter` and [eval] matter.
+        retry_failed: try clips again that could not be decoded earlier.
 
     Raises:
         ArchiveError: no archive, or a split on which retrieval tells nothing; the message says why and what helps.
@@ -29,4 +33,4 @@ def run(config: Config) -> Report:
     """
     from raydist.eval.driver import run as run_stage  # here: it needs torch, and `raydist --help` does not
 
-    return run_stage(config)
+    return run_stage(config, retry_failed=retry_failed)

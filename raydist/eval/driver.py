@@ -56,7 +56,7 @@ class Models:
         return Geometry(frames=base.frames, sampling=base.sampling, size_px=base.size_px, resize=base.resize)
 
 
-def run(config: Config) -> Report:
+def run(config: Config, *, retry_failed: bool = False) -> Report:
     """Measure; see `raydist.eval.run`."""
     began = time.monotonic()
     location, split = config.require_archive(), config.eval.split
@@ -73,6 +73,7 @@ def run(config: Config) -> Report:
             encoding=config.train.cache,
             candidates=_candidates(config),
             stage="eval",
+            retry_failed=retry_failed,
         )
         attempted = kept.pairs.num_rows
         kept = replace(kept, pairs=built.without_failed(kept.pairs))

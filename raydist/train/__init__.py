@@ -22,6 +22,8 @@ class Request:
 
     run: str = "lora"
     """Name of the run, and of its adapter."""
+    retry_failed: bool = False
+    """Try clips again that could not be decoded earlier."""
 
 
 def run(config: Config, request: Request | None = None) -> Report:

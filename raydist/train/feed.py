@@ -34,6 +34,8 @@ class Fed:
     share: Share
     indices: NDArray[np.int64]
     """Of all clips of the global batch, into the pairs."""
+    unread: tuple[str, ...]
+    """Clip ids of this worker's share that could not be read."""
 
 
 class Feed:
@@ -63,8 +65,6 @@ class Feed:
         self._frames = frames
         self._candidates = candidates
         self._flip = flip
-        self.unread: set[str] = set()
-        """Clip ids of this worker's shares that could not be read."""
 
     def close(self) -> None:
         """Close the reader."""
@@ -82,19 +82,20 @@ class Feed:
         sizes = shares(len(whole), self._workers)
         start = sum(sizes[: self._rank])
         own = whole[start : start + sizes[self._rank]]
-        return Fed(share=self._share(epoch, own, sizes), indices=whole)
+        share, unread = self._share(epoch, own, sizes)
+        return Fed(share=share, indices=whole, unread=unread)
 
-    def _share(self, epoch: int, own: NDArray[np.int64], sizes: tuple[int, ...]) -> Share:
+    def _share(self, epoch: int, own: NDArray[np.int64], sizes: tuple[int, ...]) -> tuple[Share, tuple[str, ...]]:
         rows = self._pairs.take(pa.array(own))
         choice = self._order.jitter(epoch, own, self._frames, self._candidates) if self._candidates > 1 else None
         frames_bTHWC, valid_b = self._reader.read(rows, choice)
-        self.unread.update(rows["clip_id"].filter(pa.array(~valid_b)).to_pylist())
+        unread = tuple(rows["clip_id"].filter(pa.array(~valid_b)).to_pylist())
         if self._flip:
             mirrored = self._order.flips(epoch, own)
             frames_bTHWC[mirrored] = frames_bTHWC[mirrored][:, :, :, ::-1]
         which = self._order.captions(epoch, own)
         texts = [texts[number] for texts, number in zip(rows["captions"].to_pylist(), which.tolist(), strict=True)]
-        return share_of(frames_bTHWC, valid_b, texts, self._ids, sizes, self._device)
+        return share_of(frames_bTHWC, valid_b, texts, self._ids, sizes, self._device), unread
 
 
 class Ahead:

@@ -33,6 +33,8 @@ Keep = Callable[[State], None]
 """Makes a checkpoint; called by all workers at the same step."""
 
 DONE, PATIENCE, INTERRUPTED, NOT_FINITE = "done", "patience", "interrupted", "not_finite"
+FAILED = "failed"
+"""Not by the loop: for a reason that would come again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Loop:
         )
         self._optimizer = self._make_optimizer()
         self._step = Step(parts.encoder, self._temperature, self._section.micro_batch)
+        self._unread = set(state.unread)
         self.steps = self._section.epochs * parts.steps_per_epoch
         """The schedule's horizon."""
 
@@ -124,6 +127,7 @@ class Loop:
         self._optimizer.zero_grad(set_to_none=True)
         loss = float(self._step.gradients(fed.share))
         state.step += 1
+        self._unread.update(fed.unread)
         if not math.isfinite(loss):
             raise self._blamed(fed)
         norm = float(nn.utils.clip_grad_norm_([p for _, p in self._named], section.clip_norm))
@@ -180,6 +184,7 @@ class Loop:
         state.adapter = self._parts.lora.state()
         state.temperature = float(self._temperature)
         state.optimizer = self._optimizer.state_dict()
+        state.unread = everyone(sorted(self._unread))
         state.seconds += seconds
         self._keep(state)
 
@@ -211,3 +216,12 @@ def agreed(asked: bool, device: torch.device) -> bool:
     flag = torch.tensor(int(asked), device=device)
     distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
     return bool(flag)
+
+
+def everyone(own: list[str]) -> list[str]:
+    """What any worker has, sorted."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return own
+    lists: list[list[str]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(lists, own)
+    return sorted({name for part in lists for name in part})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from raydist.models.encoder import ModelInfo
 from raydist.sections import Train
 from raydist.store.pairs import captioned_clips, stale_captions
 from raydist.store.splits import SPLITS
-from raydist.train import leaks
+from raydist.train import leaks, recipe
 from raydist.train.task import LEAKED, TRAINED, WATCHED
 
 
@@ -38,10 +38,32 @@ class Prepared:
     trained: pa.Table
     watched: pa.Table
     """Held out."""
+    leaked: pa.Table
+    """`clip_key` of held-out clips that are copies of others and could not be moved."""
     geometry: Geometry
+    built: Built
+    """Of the frame cache: all clips that were looked at, those that failed with their reasons."""
     notes: tuple[str, ...] = ()
-    failures: Mapping[str, int] | None = None
-    """Reason -> clips that could not be decoded."""
+
+    def write(self, folder: Path) -> None:
+        """Keep the pairs in the run's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in ((TRAINED, self.trained), (WATCHED, self.watched), (LEAKED, self.leaked)):
+            pq.write_table(table, folder / f"{name}.part")
+            (folder / f"{name}.part").replace(folder / name)
+
+    def recipe(self) -> dict[str, Any]:
+        """What of the data decides the result."""
+        return {
+            "clips": self.trained.num_rows,
+            "held_out_clips": self.watched.num_rows,
+            "data": self.fingerprint,
+        }
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Reason -> clips that could not be decoded."""
+        return dict(Counter(self.built.failed.values()))
 
     @property
     def fingerprint(self) -> str:
@@ -75,22 +97,22 @@ class Prepared:
         return section.epochs * self.steps_per_epoch(section.batch)
 
 
-def prepare(config: Config, info: ModelInfo, folder: Path) -> Prepared:
-    """The run's pairs, with their frames in the cache.
+def prepare(config: Config, info: ModelInfo, folder: Path, *, retry_failed: bool = False) -> Prepared:
+    """The run's pairs, with their frames in the cache: those that it began with, where it has begun.
 
     Raises:
         TrainError: nothing to train on, nothing held out, or captions that tell nothing apart.
         ResourceError: the frames would take more disk than `train.cache_gb`.
     """
     geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
-    if (folder / TRAINED).exists():
-        trained, watched = (pq.read_table(folder / name) for name in (TRAINED, WATCHED))
-        built = _cached(config, pa.concat_tables([trained, watched]), geometry)
-        return Prepared(trained=trained, watched=watched, geometry=geometry, failures=_counted(built))
-    return _anew(config, geometry, folder)
+    if not recipe.has_begun(folder):
+        return _anew(config, geometry, retry_failed=retry_failed)
+    trained, watched, leaked = (pq.read_table(folder / name) for name in (TRAINED, WATCHED, LEAKED))
+    built = _cached(config, pa.concat_tables([trained, watched]), geometry, retry_failed=retry_failed)
+    return Prepared(trained=trained, watched=watched, leaked=leaked, geometry=geometry, built=built)
 
 
-def _anew(config: Config, geometry: Geometry, folder: Path) -> Prepared:
+def _anew(config: Config, geometry: Geometry, *, retry_failed: bool) -> Prepared:
     location, section = config.require_archive(), config.train
     notes: list[str] = []
     stale = stale_captions(location)
@@ -100,7 +122,7 @@ def _anew(config: Config, geometry: Geometry, folder: Path) -> Prepared:
         )
     every = pa.concat_tables([captioned_clips(location, split) for split in SPLITS])
     _check(location, every, SPLITS, stale)
-    built = _cached(config, every, geometry)
+    built = _cached(config, every, geometry, retry_failed=retry_failed)
     found = leaks.find(location, every["clip_key"].to_pylist())
     settled = leaks.settle(location, found, how=section.leaks)
     leaked = pa.table({"clip_key": pa.array(settled.clip_keys, pa.int64())})
@@ -111,26 +133,28 @@ def _anew(config: Config, geometry: Geometry, folder: Path) -> Prepared:
     # Clip keys are hashes, so the first ones of their order are a fair choice, and always the same.
     watched = watched.slice(0, section.eval_clips)
     _check(location, pa.concat_tables([trained, watched]), ("train", "val"), stale)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (
-        (WATCHED, watched),
-        (LEAKED, leaked),
-        (TRAINED, trained),
-    ):  # the last one says that all are there
-        pq.write_table(table, folder / f"{name}.part")
-        (folder / f"{name}.part").replace(folder / name)
-    notes.extend(settled.notes)
-    return Prepared(trained=trained, watched=watched, geometry=geometry, notes=tuple(notes), failures=_counted(built))
+    return Prepared(
+        trained=trained,
+        watched=watched,
+        leaked=leaked,
+        geometry=geometry,
+        built=built,
+        notes=(*notes, *settled.notes),
+    )
 
 
-def _cached(config: Config, pairs: pa.Table, geometry: Geometry) -> Built:
+def _cached(config: Config, pairs: pa.Table, geometry: Geometry, *, retry_failed: bool) -> Built:
     """Decode what the cache lacks, with what was to be cached at all."""
     candidates = CANDIDATES if config.train.jitter else 1
-    return ensure(config, pairs, geometry, encoding=config.train.cache, candidates=candidates, stage="train")
-
-
-def _counted(built: Built) -> dict[str, int]:
-    return dict(Counter(built.failed.values()))
+    return ensure(
+        config,
+        pairs,
+        geometry,
+        encoding=config.train.cache,
+        candidates=candidates,
+        stage="train",
+        retry_failed=retry_failed,
+    )
 
 
 def _check(location: str, pairs: pa.Table, splits: Sequence[str], stale: int) -> None:

@@ -31,6 +31,8 @@ class State:
     """Why the run is over; empty while it is not."""
     culprits: list[str] = field(default_factory=list)
     """Clip ids of the batch whose loss was no number."""
+    unread: list[str] = field(default_factory=list)
+    """Clip ids that could not be read in some step, which went on without them."""
     seconds: float = 0.0
     """Training time, without the time that a resume took."""
 

@@ -25,7 +25,7 @@ def summary(
     if outcome["stopped"] == NOT_FINITE:
         raise _not_finite(name, outcome)
     steps = int(outcome["steps"])
-    failures = dict(prepared.failures or {})
+    failures = prepared.failures
     clips = prepared.trained.num_rows
     return Report(
         stage="train",
@@ -45,7 +45,7 @@ def summary(
             **outcome,
             "model": info.name,
             "model_key": info.model_key,
-            "attempted": clips + sum(failures.values()),
+            "attempted": prepared.built.clips,
         },
     )
 

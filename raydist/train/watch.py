@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydist import metrics
+from raydist.errors import TrainError
 from raydist.frames.reader import FrameReader
 from raydist.train.loss import contrastive
 from raydist.train.share import Ids, share_of, shares
@@ -94,13 +95,16 @@ class Watch:
         """Embed all clips and say how well captions and clips find each other.
 
         Raises:
-            ValueError: none of the clips can be read.
+            TrainError: none of the clips can be read.
             NotFiniteError: the model gives NaN or infinity.
         """
         video_NE, text_NE, caption_N, valid_N = self._embedded(step)
         keep = torch.nonzero(valid_N).flatten()
         if not len(keep):
-            raise ValueError("none of the held-out clips can be read any more")
+            raise TrainError(
+                f"none of the {len(valid_N):,} held-out clips can be read any more: expected their frames in the cache "
+                "or their files where `raydist scan` found them; bring those back and run the same command again"
+            )
         video_NE, text_NE, caption_N = video_NE[keep], text_NE[keep], caption_N[keep]
         loss = self._loss(video_NE, text_NE, caption_N, temperature)
         _, first, which = np.unique(caption_N.cpu().numpy(), return_index=True, return_inverse=True)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import distributed
 
+from raydist.errors import RaydistError
 from raydist.frames.reader import FrameReader
 from raydist.models import adapters, lora
 from raydist.models.keys import cache_home
@@ -19,7 +19,7 @@ from raydist.models.registry import load_encoder
 from raydist.store import objects
 from raydist.train.data import Order
 from raydist.train.feed import Feed
-from raydist.train.loop import INTERRUPTED, NOT_FINITE, Loop, Parts
+from raydist.train.loop import FAILED, INTERRUPTED, NOT_FINITE, Loop, Parts
 from raydist.train.recorder import Recorder
 from raydist.train.state import State
 from raydist.train.task import ADAPTER, OUTCOME, RECIPE, TRAINED, WATCHED, Task
@@ -39,6 +39,8 @@ def train_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(task.threads)  # Ray allows a worker as many as it reserved, which is one
     else:
         torch.set_float32_matmul_precision("high")  # of the LoRA matrices: TF32 is ample for them
+    if _has_failed(task.folder):
+        return  # another start would fail alike
     state = _restored(ray.train.get_checkpoint())
 
     def keep(state: State) -> None:
@@ -49,7 +51,12 @@ def train_worker(config: dict[str, Any]) -> None:
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": state.step}, checkpoint=checkpoint)
 
-    train(task, state, keep, rank=rank, workers=workers, device=str(device))
+    try:
+        train(task, state, keep, rank=rank, workers=workers, device=str(device))
+    except (RaydistError, torch.OutOfMemoryError) as error:
+        failure = {"stopped": FAILED, "error": str(error)}
+        objects.replace(str(task.folder), OUTCOME, json.dumps(failure).encode())
+        raise  # the others wait for this worker, and end with it
 
 
 def train(task: Task, state: State, keep: Any, *, rank: int, workers: int, device: str) -> State:
@@ -61,9 +68,8 @@ def train(task: Task, state: State, keep: Any, *, rank: int, workers: int, devic
     parts = _parts(task, encoder, adapter, state, rank, workers)
     try:
         state = Loop(parts, state, keep).run()
-        unread = _all(sorted(parts.feed.unread), workers)
         if parts.recorder is not None:
-            _finish(parts, state, unread)
+            _finish(parts, state)
     finally:
         parts.feed.close()
         parts.watch.close()
@@ -85,6 +91,7 @@ def _parts(task: Task, encoder: Any, adapter: lora.LoRA, state: State, rank: int
             candidates=candidates,
             local=cache_home() / "frames" if task.keeps_frames else None,
             local_bytes=int(section.cache_gb * 1e9),
+            decoders=task.threads if section.cache == "none" else 1,
         )
 
     feed = Feed(
@@ -128,16 +135,12 @@ def _restored(checkpoint: Any) -> State:
         return State.load(Path(folder))
 
 
-def _all(own: list[str], workers: int) -> list[str]:
-    """What all workers have, sorted."""
-    if workers == 1:
-        return own
-    lists: list[list[str]] = [[] for _ in range(workers)]
-    distributed.all_gather_object(lists, own)
-    return sorted({name for part in lists for name in part})
+def _has_failed(folder: Path) -> bool:
+    file = folder / OUTCOME
+    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["stopped"] == FAILED
 
 
-def _finish(parts: Parts, state: State, unread: list[str]) -> None:
+def _finish(parts: Parts, state: State) -> None:
     """Write the best adapter with its card, and how the run ended."""
     assert parts.recorder is not None
     task = parts.task
@@ -152,7 +155,7 @@ def _finish(parts: Parts, state: State, unread: list[str]) -> None:
         "trained_parameters": trained,
         "total_parameters": total,
         "culprits": state.culprits,
-        "unread": unread,
+        "unread": state.unread,
     }
     if state.stopped not in (INTERRUPTED, NOT_FINITE):
         parts.lora.load(state.best_adapter)

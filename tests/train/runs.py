@@ -44,11 +44,18 @@ def settings(archive: Path, model: Path, *changes: str) -> Config:
 
 
 def trained_here(
-    archive: Path, model: Path, run: str, *changes: str, keep: Keep | None = None, state: State | None = None
+    archive: Path,
+    model: Path,
+    run: str,
+    *changes: str,
+    workers: int = 1,
+    keep: Keep | None = None,
+    state: State | None = None,
 ) -> State:
     """Train a run in this process, without Ray Train: seconds less, and checkpoints can be looked at.
 
     Args:
+        workers: that are planned; more than one are not started.
         keep: gets each checkpoint.
         state: of a checkpoint, to go on from.
     """
@@ -56,7 +63,7 @@ def trained_here(
     info = choice.to_train(str(archive), str(model))
     folder = run_folder(str(archive), run)
     prepared = prepare(config, info, folder)
-    task, _ = driver.begin(config, info, folder, prepared, Resources(cpus=2, gpus=0, nodes=1))
+    task = driver.begin(config, info, folder, prepared, Resources(cpus=2, gpus=0, nodes=1), workers, "cpu")
     return worker.train(task, state or State(), keep or (lambda state: None), rank=0, workers=1, device="cpu")
 
 

@@ -12,50 +12,50 @@ from typing import Any
 import pytest
 from archives import fails_with
 
-from raydist.errors import TrainError, UsageError
-from raydist.sections import Train
+from raydist.errors import ResourceError, TrainError, UsageError
 from raydist.train import driver
+from raydist.train.fit import watched
 from raydist.train.task import OUTCOME, STOP
 
 
-def fitted(folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: str, problem: str = "") -> dict[str, Any]:
-    """Train, with Ctrl-C while it does; it ends as `stopped` says, or with a problem."""
+def fitted(folder: Path, stopped: str, problem: str = "") -> dict[str, Any]:
+    """Training with Ctrl-C in the middle; it ends as `stopped` says, or with a problem."""
 
-    def train(task: Any, workers: int, problems: list[BaseException]) -> None:
+    def train() -> None:
         time.sleep(1)  # until the driver waits
         _thread.interrupt_main()
         deadline = time.monotonic() + 30
         while not (folder / STOP).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         if problem:
-            problems.append(RuntimeError(problem))
-        else:
-            (folder / OUTCOME).write_text(json.dumps({"stopped": stopped}))
+            raise RuntimeError(problem)
+        (folder / OUTCOME).write_text(json.dumps({"stopped": stopped, "error": "CUDA out of memory"}))
 
-    monkeypatch.setattr(driver, "_train", train)
-    task: Any = SimpleNamespace(folder=folder, section=Train())
-    prepared: Any = SimpleNamespace(steps=lambda section: 10)
-    return driver._fit(task, 1, prepared)
+    task: Any = SimpleNamespace(folder=folder)
+    return watched(task, 10, train)
 
 
-def test_ctrl_c_ends_a_run_that_was_saved_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_ends_a_run_that_was_saved_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path, monkeypatch, "interrupted")
+        fitted(tmp_path, "interrupted")
     assert "stopped and saved" in capsys.readouterr().err
 
 
-def test_a_run_that_was_at_its_end_when_ctrl_c_came_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fitted(tmp_path, monkeypatch, "done") == {"stopped": "done"}
+def test_a_run_that_was_at_its_end_when_ctrl_c_came_is_done(tmp_path: Path) -> None:
+    assert fitted(tmp_path, "done")["stopped"] == "done"
 
 
 def test_nothing_is_called_saved_where_the_workers_failed_after_ctrl_c(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with fails_with(TrainError, "no space left"):
-        fitted(tmp_path, monkeypatch, "", problem="no space left")
+        fitted(tmp_path, "", problem="no space left")
     assert "saved" not in capsys.readouterr().err.replace("to save it", "")
+
+
+def test_memory_that_ran_out_is_said_with_what_helps(tmp_path: Path) -> None:
+    with fails_with(ResourceError, "train.micro_batch=8", "train.checkpointing=true"):
+        fitted(tmp_path, "failed")
 
 
 def test_a_runs_name_is_refused_before_anything_else_is_looked_for(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from archives import configure, fails_with, scanned, videos
+from archives import configure, fails_with, rows, scanned, videos
 from runs import captioned, losses, reported, steps, trained, trained_here
 from safetensors.torch import load_file, save_file
 from small_models import write_viclip
@@ -20,6 +21,7 @@ from raydist.errors import ConfigError, ResourceError, TrainError, UsageError
 from raydist.models import adapters
 from raydist.models.registry import load_encoder
 from raydist.sections import Train
+from raydist.store import read
 from raydist.train import journal
 from raydist.train.share import Share
 from raydist.train.state import State
@@ -62,11 +64,30 @@ class TestThroughRayTrain:
         with fails_with(UsageError, "'first' is finished", "another name"):
             trained(archive, model, "first")
 
-    def test_what_cannot_be_is_refused(self, archive: Path, model: Path) -> None:
+    def test_what_cannot_be_is_refused_before_anything_is_decoded(
+        self, cluster: None, model: Path, tmp_path: Path
+    ) -> None:
+        archive = captioned(tmp_path / "archive", tmp_path / "videos", count=1, seconds=14)
         with fails_with(ResourceError, "train.workers=50", "CPUs"):
             trained(archive, model, "many", "train.workers=50")
         with fails_with(UsageError, "'../x'", "letter"):
             trained(archive, model, "../x")
+        assert not rows(archive, "signatures")
+        assert not (archive / "runs" / "many").exists()
+
+    def test_another_recipe_is_refused_before_decoding(self, archive: Path, model: Path) -> None:
+        trained_here(archive, model, "begun")
+        shutil.rmtree(archive / "runs" / "begun" / "adapter")
+        before = read.table_names(str(archive))
+        with fails_with(ConfigError, "cache was 'raw or none' and is 'jpeg'", "another --run"):
+            trained(archive, model, "begun", "train.cache=jpeg")
+        assert read.table_names(str(archive)) == before
+
+
+def test_a_run_that_never_began_keeps_nothing_of_the_data(archive: Path, model: Path) -> None:
+    with fails_with(ResourceError, "9 workers", "smallest batch"):
+        trained_here(archive, model, "late", workers=9)
+    assert not (archive / "runs" / "late").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_clips(archive: Path, model: Path) -> None:

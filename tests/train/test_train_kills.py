@@ -17,11 +17,12 @@ from runs import captioned, losses, trained_here
 from small_models import write_viclip
 
 from raydist.train import journal
+from raydist.train.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "struck"
 # An evaluation after each step makes steps slow enough to be hit between two of them.
-CHANGES = ("train.eval_steps=1", "train.checkpoint_steps=2", "train.epochs=6", "train.batch=4")
+CHANGES = ("train.eval_steps=1", "train.checkpoint_steps=4", "train.epochs=6", "train.batch=4")
 MARK = "TRAIN_KILLS_RUN"
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -93,6 +94,10 @@ def test_losses_go_on_after_kills_of_worker_and_driver_and_after_ctrl_c(temporar
     said = (temporary / "driver.log").read_text()
     assert "stopped and saved" in said
     assert "Traceback" not in said
+    saved = [State.load(file.parent).step for file in (archive / "runs" / RUN).glob("checkpoints/*/state.pt")]
+    last = journal.last(archive / "runs" / RUN)
+    assert last is not None
+    assert max(saved) == last["step"], "Ctrl-C did not save"
     assert start(archive, model, temporary).wait(timeout=400) == 0
     assert losses(archive, RUN) == pytest.approx(expected, abs=1e-6)
     assert (archive / "runs" / RUN / "adapter").is_dir()
