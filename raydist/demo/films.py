@@ -25,6 +25,8 @@ from raydist.progress import bar
 
 SEED = 7
 DOMAIN_SEED = 19
+PLAIN_SEEDS = 1_000_000
+"""How far the seeds of plain films are from those of faded ones."""
 DOMAIN_FPS = 8
 """Of all films in the second folder: there are many, and a model looks at 8 frames of each."""
 
@@ -88,14 +90,16 @@ def choose(folder: Path, clips: int, seed: int = SEED) -> list[Film]:
 
 
 def choose_domain(folder: Path, counts: Counts = Counts(), seed: int = DOMAIN_SEED) -> list[Film]:
-    """Films of the domain, each of another combination, and plain ones of combinations that `tiny` was trained on.
+    """Films of the domain, each of another combination, and plain ones of combinations that both are trained on.
 
     Args:
         seed: of the choice and of the pictures; which combinations are in which split does not depend on it.
     """
+    trained = domain.combinations_of("train")
+    plain = sorted(set(trained) & set(training_combinations()))
     sources = (
-        (domain.combinations_of("train"), counts.train, True, "train"),
-        (training_combinations(), counts.plain, False, "train"),
+        (trained, counts.train, True, "train"),
+        (plain, counts.plain, False, "train"),
         (domain.combinations_of("val"), counts.val, True, "val"),
         (domain.combinations_of("test"), counts.test, True, "test"),
     )
@@ -105,7 +109,9 @@ def choose_domain(folder: Path, counts: Counts = Counts(), seed: int = DOMAIN_SE
         assert len(order) == count, f"{count} clips of {len(every)} combinations"
         for place in order.tolist():
             file = folder / f"{len(films) + 1:04}.mp4"
-            films.append(Film(file=file, shown=every[place], seed=seed, faded=faded, split=split))
+            # Plain ones by another seed: else a film and the same combination faded would be one film twice.
+            own = seed if faded else seed + PLAIN_SEEDS
+            films.append(Film(file=file, shown=every[place], seed=own, faded=faded, split=split))
     return films
 
 

@@ -78,8 +78,13 @@ def test_plain_films_train_only_and_show_what_tiny_was_trained_on(tmp_path: Path
     plain = [film for film in films.choose_domain(tmp_path) if not film.faded]
     assert plain
     assert {film.split for film in plain} == {"train"}
-    assert not any(is_held_out(film.shown) for film in plain)
+    assert not any(is_held_out(film.shown) or domain.split_of(film.shown) != "train" for film in plain)
     assert not {film.caption for film in plain} & {film.caption for film in films.choose(tmp_path, 240)}
+
+
+def test_no_two_films_are_one_film_in_two_looks(tmp_path: Path) -> None:
+    chosen = films.choose_domain(tmp_path)
+    assert len({(film.shown, film.seed) for film in chosen}) == len(chosen)
 
 
 def test_another_seed_takes_other_combinations_of_the_same_splits(tmp_path: Path) -> None:
