@@ -121,7 +121,9 @@ def main() -> None:
     with runtime.session(configured(options.out / "any").ray):
         for result in seeds(options):
             found.append(result)
-            print(json.dumps(result), flush=True)
+            talk.print(json.dumps(result))
+    for result in found:  # here: while Ray runs, stdout is where its workers' talk would go
+        print(json.dumps(result))
     print(json.dumps({"bench": "domain", **verdict(found), "cpu": cpu_name(), "commit": commit()}))
 
 
