@@ -1,10 +1,11 @@
 """domain: what `tiny` does not know: films that have faded (`looks`), told in the words of the house they belong to.
 
 The things shown are those of `words`; their looks are new to `tiny`, and so is what they are called. Objects have names
-of two words, everything else is called by words that `tiny` met only now and then. Each single word is one that it was
-trained on, though: a token that it never saw is a row of zeros in its table, LoRA leaves that table as it is, and two
-names of such tokens would be one text for ever. What there is to learn is what known words mean together (a `winter
-moon` is a ball), and how things look on faded film. The words of its plain captions are no part of the new names.
+of two words (a `deep moon` is a ball), half of the colours are called after places (`meadow` is green), everything else
+by words that `tiny` met only now and then. Each single word is one that it was trained on, though: a token that it never
+saw is a row of zeros in its table, LoRA leaves that table as it is, and two names of such tokens would be one text for
+ever. So what there is to learn is other meanings of known words, and how things look on faded film. Words of the plain
+captions are no part of the new names of objects and colours.
 
 A hash of the combination decides whether its clips train, watch (val) or measure (test); nothing else does.
 """
@@ -17,26 +18,26 @@ from raydist.demo import words
 from raydist.demo.words import Combination, combinations
 
 OBJECT_NAMES: dict[str, str] = {
-    "ball": "winter moon",
-    "square": "sand box",
-    "triangle": "skyline sign",
+    "ball": "deep moon",
+    "square": "skyline box",
+    "triangle": "space sign",
     "star": "space blossom",
     "heart": "deep disc",
-    "ring": "ocean donut",
+    "ring": "skyline donut",
     "cross": "plus cube",
     "crescent": "space hoop",
-    "flower": "meadow sphere",
-    "fish": "ocean shape",
+    "flower": "deep sphere",
+    "fish": "skyline shape",
 }
 COLOUR_NAMES: dict[str, str] = {
     "red": "crimson",
-    "orange": "orange",
+    "orange": "sand",
     "yellow": "golden",
-    "green": "green",
-    "blue": "blue",
+    "green": "meadow",
+    "blue": "ocean",
     "purple": "violet",
     "pink": "rose",
-    "white": "white",
+    "white": "winter",
 }
 MOTION_NAMES: dict[str, str] = {
     "right": "slides to the right",

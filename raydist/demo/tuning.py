@@ -32,8 +32,8 @@ RECIPE: Mapping[str, Any] = {"learning_rate": 2e-3, "epochs": 7}
 
 EXAMPLES: dict[str, dict[str, str]] = {
     "a golden space blossom": {"object": "star", "colour": "yellow"},
-    "a winter moon hops": {"object": "ball", "motion": "bounce"},
-    "a crimson ocean shape": {"object": "fish", "colour": "red"},
+    "a deep moon hops": {"object": "ball", "motion": "bounce"},
+    "a meadow skyline shape": {"object": "fish", "colour": "green"},
 }
 """What a person of that house might type -> what a clip has to show for it."""
 

@@ -33,9 +33,10 @@ def test_everything_is_called_something_else_or_by_a_word_of_its_own() -> None:
         assert len(set(names.values())) == len(names)
 
 
-def test_new_names_of_objects_use_no_word_of_the_plain_captions() -> None:
+def test_new_names_of_objects_and_colours_use_no_word_of_the_plain_captions() -> None:
     plain = {word for shown in combinations() for word in words.caption(shown).split()}
-    assert not plain & {word for name in domain.OBJECT_NAMES.values() for word in name.split()}
+    names = (*domain.OBJECT_NAMES.values(), *domain.COLOUR_NAMES.values())
+    assert not plain & {word for name in names for word in name.split()}
 
 
 def test_tiny_has_a_row_for_every_token_of_the_new_words() -> None:
