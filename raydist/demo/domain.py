@@ -2,10 +2,10 @@
 
 The things shown are those of `words`; their looks are new to `tiny`, and so is what they are called. Objects have names
 of two words (a `deep moon` is a ball), half of the colours are called after places (`meadow` is green), everything else
-by words that `tiny` met only now and then. Each single word is one that it was trained on, though: a token that it never
-saw is a row of zeros in its table, LoRA leaves that table as it is, and two names of such tokens would be one text for
-ever. So what there is to learn is other meanings of known words, and how things look on faded film. Words of the plain
-captions are no part of the new names of objects and colours.
+by words that `tiny` met only now and then. Each single word is one that it was trained on, though: a token that it
+never saw is a row of zeros in its table, LoRA leaves that table as it is, and two names of such tokens would be one
+text for ever. So what there is to learn is other meanings of known words, and how things look on faded film. Words of
+the plain captions are no part of the new names of objects and colours.
 
 A hash of the combination decides whether its clips train, watch (val) or measure (test); nothing else does.
 """

@@ -173,7 +173,7 @@ def _next(home: Path, report: Path) -> list[str]:
         f"       {_near(report)}: what got better with the adapter, and what worse",
         f"       tensorboard --logdir {archive}/runs/{tuning.NAME}",
         f'next:  {raydist} search --archive {archive} --model {MODEL} "a purple ring rising over the sea"',
-        f'       {raydist} search --archive {archive} --adapter {tuning.NAME} "a violet skyline donut climbs at sunset"',
+        f'       {raydist} search --archive {archive} --adapter {tuning.NAME} "a violet skyline donut climbs"',
         f"       {raydist} status --archive {archive}",
         f"yours: {raydist} scan --archive my-archive ~/Videos",
         f"       {raydist} embed --archive my-archive --model viclip-b16",
