@@ -144,7 +144,7 @@ class Loop:
                 epoch=(state.step - 1) // self._parts.steps_per_epoch,
                 loss=loss,
                 learning_rate=learning_rate,
-                temperature=float(self._temperature),
+                temperature=float(self._temperature.detach()),
                 gradient_norm=norm,
                 samples_per_s=len(fed.indices) / max(spent, 1e-9),
                 data_wait=(self._got - began) / max(spent, 1e-9),
@@ -158,13 +158,13 @@ class Loop:
     def _evaluate(self) -> None:
         """Look at the held-out clips, and keep the adapter if it is the best so far."""
         state, parts = self.state, self._parts
-        seen = parts.watch.look(self._step, float(self._temperature))
+        seen = parts.watch.look(self._step, float(self._temperature.detach()))
         figures = {**seen.figures(), "step": state.step, "epoch": self._epoch()}
         if not state.baseline:
             state.baseline = figures
         if not state.best or figures["loss"] < state.best["loss"]:
             state.best, state.best_adapter = figures, parts.lora.state()
-            state.best_temperature = float(self._temperature)
+            state.best_temperature = float(self._temperature.detach())
         if parts.recorder is not None:
             parts.recorder.evaluation(state.step, seen, figures, parts.watch)
 
@@ -182,7 +182,7 @@ class Loop:
     def _checkpoint(self, seconds: float) -> None:
         state = self.state
         state.adapter = self._parts.lora.state()
-        state.temperature = float(self._temperature)
+        state.temperature = float(self._temperature.detach())
         state.optimizer = self._optimizer.state_dict()
         state.unread = everyone(sorted(self._unread))
         state.seconds += seconds
