@@ -18,7 +18,6 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from raydist.demo.words import (
 from raydist.models.tokenizer import VOCABULARY, Tokenizer
 from raydist.models.viclip import ViCLIP, ViclipShape
 from raydist.progress import bar, talk
+from raydist.train.schedule import rate
 
 # Shape legend: B clips of a batch, N clips, T frames, P patches of a frame, X pixels of a patch,
 # C channels, H W pixels, L tokens, E embedding size
@@ -282,11 +282,6 @@ def used_tokens(shown: Sequence[Combination], tokenizer: Tokenizer, recipe: Reci
     rng = np.random.default_rng(recipe.seed + 1)
     texts = {paraphrase(shown[int(rng.integers(len(shown)))], rng).text for _ in range(20_000)}
     return torch.from_numpy(np.unique(tokenizer.encode(sorted(texts))))
-
-
-def rate(done: float, warm_up: float) -> float:
-    """Share of the learning rate after this share of the steps: linear warm-up, then cosine to 0."""
-    return min(1.0, done / warm_up) * (0.5 + 0.5 * cos(pi * max(0.0, done - warm_up) / (1 - warm_up)))
 
 
 @torch.no_grad()
