@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from raydist.errors import ConfigError, UsageError
 from raydist.records import Limits
-from raydist.sections import Caption, Decode, Embed, Eval, Ray, Scan, Search, Section, Source, Train
+from raydist.sections import Caption, Decode, Dedup, Embed, Eval, Ray, Scan, Search, Section, Source, Train
 
 DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
@@ -39,6 +39,7 @@ class Config(Section):
     caption: Caption = Caption()
     train: Train = Train()
     embed: Embed = Embed()
+    dedup: Dedup = Dedup()
     eval: Eval = Eval()
     search: Search = Search()
     ray: Ray = Ray()

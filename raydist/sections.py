@@ -148,6 +148,22 @@ class Eval(Section):
     strips: int = Field(default=8, ge=0, le=100, description="largest gains, and as many losses, shown with pictures")
 
 
+class Dedup(Section):
+    """[dedup] vectors, and frames of candidate pairs -> copies, groups, keepers. The model is that of [embed]."""
+
+    threshold: float = Field(default=0.95, gt=0, lt=1, description="cosine from which two clips are a pair")
+    read: bool = Field(default=True, description="read the frames of pairs again, to tell copies from look-alikes")
+    drop: Literal["copies", "similar"] = Field(
+        default="copies", description="which pairs make a clip redundant: copies, or similar: every pair of vectors"
+    )
+    keep: tuple[Literal["longest", "largest", "bit_rate", "oldest"], ...] = Field(
+        default=("longest", "largest", "bit_rate", "oldest"), description="which video of a group stays: first that"
+    )
+    cover: float = Field(default=0.9, gt=0, le=1, description="share of a clip that kept clips must show to drop it")
+    tasks: int = Field(default=0, ge=0, description="tasks of the join at a time; 0: one a core")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: GPUs where there are")
+
+
 class Search(Section):
     """[search] words, a picture or a clip -> ranked clips."""
 

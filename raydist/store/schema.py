@@ -18,6 +18,10 @@ DATA_STORAGE_VERSION = "2.2"
 
 EMBEDDINGS = "embeddings_"
 FRAMES = "frames_"
+DUPLICATES = "duplicates_"
+OVERLAPS = "overlaps_"
+GROUPS = "groups_"
+JOINED = "joined_"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _MODEL_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")
@@ -129,6 +133,116 @@ CACHED_FRAMES = pa.schema(
 """Of every table of cached frames; the name says of what size, which frames and how they are kept."""
 
 
+TRACES = pa.schema(
+    {
+        "clip_key": pa.int64(),
+        "clip_id": pa.string(),
+        "video_id": pa.string(),
+        "fingerprint": pa.string(),
+        "trace_version": pa.int32(),
+        "times_ms": pa.list_(pa.int32()),
+        "pictures": pa.large_binary(),
+        "at": _MOMENT,
+    }
+)
+"""Small pictures of a clip, two a second: what duplicates are read again with. Clips of another archive that this one
+was joined with are among them."""
+
+PAIRS = pa.schema(
+    {
+        "a": pa.int64(),  # clip keys; within one archive a's clip id is the smaller text
+        "b": pa.int64(),
+        "a_id": pa.string(),
+        "b_id": pa.string(),
+        "a_fingerprint": pa.string(),
+        "b_fingerprint": pa.string(),
+        "a_video": pa.string(),
+        "b_video": pa.string(),
+        "archive_b": pa.string(),  # "" is this archive
+        "similarity": pa.float32(),
+        "kind": pa.string(),  # one of PAIR_KINDS
+        "found_by": pa.string(),  # vectors, signatures, or neighbours: a pair beside them lies at that offset
+        "offset_s": pa.float64(),  # time in b minus time in a at the start of the overlap; of copies
+        "a_from_s": pa.float64(),  # the overlap, as times in the files; of copies
+        "a_to_s": pa.float64(),
+        "b_from_s": pa.float64(),
+        "b_to_s": pa.float64(),
+        "confidence": pa.float32(),  # 0.5: as likely a copy as not
+        "threshold": pa.float32(),
+        "at": _MOMENT,
+    }
+)
+"""Of every table `duplicates_<model_key>`."""
+
+PAIR_KINDS = ("copy", "similar", "different", "unread")
+
+VIDEO_OVERLAPS = pa.schema(
+    {
+        "a_video": pa.string(),
+        "b_video": pa.string(),
+        "archive_b": pa.string(),
+        "a_from_s": pa.float64(),
+        "a_to_s": pa.float64(),
+        "b_from_s": pa.float64(),
+        "b_to_s": pa.float64(),
+        "offset_s": pa.float64(),
+        "speed": pa.float64(),  # seconds of b a second of a
+        "pairs": pa.int32(),
+        "confidence": pa.float32(),
+        "at": _MOMENT,
+    }
+)
+"""Of every table `overlaps_<model_key>`: a stretch of b shows what a stretch of a shows."""
+
+GROUPED = pa.schema(
+    {
+        "clip_key": pa.int64(),
+        "clip_id": pa.string(),
+        "fingerprint": pa.string(),
+        "video_id": pa.string(),
+        "group": pa.int64(),
+        "keep": pa.bool_(),
+        "kept_by": pa.int64(),  # the kept clip that stands for this one
+        "archive_b": pa.string(),  # where that one is
+        "why": pa.string(),
+        "at": _MOMENT,
+    }
+)
+"""Of every table `groups_<model_key>`."""
+
+JOINED_CLIPS = pa.schema(
+    {
+        "clip_key": pa.int64(),
+        "clip_id": pa.string(),
+        "video_id": pa.string(),
+        "fingerprint": pa.string(),
+        "archive_b": pa.string(),
+        "threshold": pa.float32(),
+        "crowd": pa.int64(),  # clip key of the pivot, where the clip is one of a crowd
+        "at": _MOMENT,
+    }
+)
+"""Of every table `joined_<model_key>`: the clips whose pairs are known, so that only new ones are joined again."""
+
+DECISIONS = pa.schema(
+    {
+        "a": pa.string(),  # clip ids or video ids
+        "b": pa.string(),
+        "archive_b": pa.string(),
+        "verdict": pa.string(),  # one of VERDICTS; of a and b
+        "clip": pa.string(),  # a clip id or video id
+        "keep": pa.bool_(),
+        "by": pa.string(),
+        "at": _MOMENT,
+    }
+)
+"""What people said, whatever the model; the newest row about the same counts."""
+
+VERDICTS = ("duplicate", "different")
+
+FORGOTTEN = pa.schema({"hash": pa.string(), "at": _MOMENT})
+
+
 def embeddings(width: int) -> pa.Schema:
     """The table of one model: a unit-length float16 vector of `width` numbers a clip, and what searches filter on."""
     if width < 1:
@@ -190,5 +304,17 @@ def identity(table: str) -> tuple[str, ...]:
         "captions": ("clip_key", "fingerprint", "number", "origin"),
         "signatures": ("clip_key", "fingerprint", "hash_version"),
         "failures": (),
+        "traces": ("clip_key", "fingerprint", "trace_version"),
+        "decisions": (),
+        "forgotten": ("hash",),
     }
+    of_models: dict[str, tuple[str, ...]] = {
+        DUPLICATES: ("a", "b", "a_fingerprint", "b_fingerprint", "archive_b"),
+        OVERLAPS: (),
+        GROUPS: ("clip_key", "fingerprint"),
+        JOINED: ("clip_key", "fingerprint", "archive_b"),
+    }
+    for prefix, columns in of_models.items():
+        if table.startswith(prefix):
+            return columns
     return fixed.get(table, ("clip_key", "fingerprint"))

@@ -14,7 +14,7 @@ import pytest
 from archives import encode, rows, scanned
 from PIL import Image
 
-from raydist.clips import naming
+from raydist.clips import naming, near
 from raydist.clips.child import Child
 from raydist.clips.signature import HASH_VERSION, frame_hash
 from raydist.demo import clip as drawn
@@ -22,7 +22,7 @@ from raydist.demo.words import Combination
 from raydist.records import Limits, Span
 from raydist.store import commit, schema, splits
 from raydist.store.splits import SPLITS
-from raydist.train import leaks, near
+from raydist.train import leaks
 
 SMALL = {"preset": "veryfast", "crf": "38", "threads": "1"}
 

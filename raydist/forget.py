@@ -1,0 +1,1 @@
+"""forget: removes a video from everything, for good."""

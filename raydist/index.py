@@ -1,0 +1,1 @@
+"""index: the vector index behind search: built, refreshed, and its recall measured."""
