@@ -1,0 +1,49 @@
+"""The command line: parse, resolve the settings, call the stage, print. Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import click
+
+from raydist.cli import about, finding, stages
+from raydist.cli.common import INTERRUPTED, cli
+from raydist.errors import RaydistError
+from raydist.progress import talk
+
+__all__ = ["about", "cli", "finding", "main", "stages"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run the command and turn errors into one message and an exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    if sys.platform == "win32":
+        talk.print("raydist does not run on Windows itself: use it in WSL2")
+        raise SystemExit(2)
+    try:
+        cli.main(args=arguments, prog_name="raydist", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
+        talk.print("interrupted; the same command goes on from here")
+        raise SystemExit(INTERRUPTED) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except RaydistError as error:
+        _explain(error, str(error))
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # `raydist search … | head`: the reader has enough; Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:  # noqa: BLE001  # the one edge where anything becomes a message
+        _explain(error, f"{type(error).__name__}: {error}\nThis is not expected; --debug shows where it comes from.")
+        raise SystemExit(1) from None
+
+
+def _explain(error: BaseException, message: str) -> None:
+    if os.environ.get("RAYDIST_DEBUG"):
+        talk.print("".join(traceback.format_exception(error)), markup=False)
+    talk.print(f"error: {message}", markup=False, style="red")
