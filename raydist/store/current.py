@@ -1,0 +1,129 @@
+"""The rows of an embeddings table that are current, and their vectors by address: what a join of all clips reads.
+
+Reads     `clips` and `embeddings_<model_key>`, each at one version
+Promises  a row is current if `clips` has its key and fingerprint; vectors of one version stay readable by address
+          while others write; memory: keys, fingerprints and addresses, some 60 bytes a row; vectors a batch at a time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydist.store.join import BUCKET_ROWS, buckets
+from raydist.store.location import StorageOptions
+from raydist.store.sql import all_of
+from raydist.store.tables import lance_errors, need_table
+
+_BATCH = 8_192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Current rows of one version of a table, sorted by clip key."""
+
+    location: str
+    table: str
+    version: int
+    width: int
+    """Numbers a vector."""
+    keys: NDArray[np.int64]
+    fingerprints: pa.Array
+    addresses: NDArray[np.uint64]
+    """Lance's row addresses: fragment id << 32 | row in the fragment."""
+
+
+def current_rows(
+    location: str,
+    table: str,
+    where: str | None = None,
+    *,
+    storage_options: StorageOptions = None,
+    bucket_rows: int = BUCKET_ROWS,
+) -> Rows:
+    """The current rows of a table of embeddings where a condition over its columns is true.
+
+    Raises:
+        StoreError: no such table, no clips, or a condition that is none; it lists the columns.
+    """
+    embeddings = need_table(location, table, storage_options=storage_options)
+    clips = need_table(location, "clips", storage_options=storage_options)
+    keys, addresses = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    fingerprints = [pa.array([], pa.string())]
+    with lance_errors(embeddings.uri, where=where, schema=embeddings.schema):
+        rows = max(embeddings.count_rows(), clips.count_rows())
+        for bucket in buckets(clips, rows, bucket_rows):  # in the order of their keys, and so are the clips in each
+            at, found = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+            for places, batch in bucket.matches(embeddings, where, columns=["_rowaddr"]):
+                at.append(places)
+                found.append(batch["_rowaddr"].to_numpy())
+            places = np.concatenate(at)
+            order = np.argsort(places, kind="stable")
+            places = places[order]
+            keys.append(bucket.keys[places])
+            addresses.append(np.concatenate(found)[order])
+            fingerprints.append(bucket.fingerprints.take(pa.array(places)))
+    return Rows(
+        location=location,
+        table=table,
+        version=embeddings.version,
+        width=embeddings.schema.field("vector").type.list_size,
+        keys=np.concatenate(keys),
+        fingerprints=pa.concat_arrays(fingerprints),
+        addresses=np.concatenate(addresses),
+    )
+
+
+def vectors_at(
+    location: str,
+    table: str,
+    version: int,
+    addresses: NDArray[np.uint64],
+    *,
+    storage_options: StorageOptions = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """The vectors at sorted addresses: which of the addresses [B], and their vectors [B, D], batch by batch.
+
+    Reads the stretch between the first address and the last, in the order of the table.
+    """
+    if not len(addresses):
+        return
+    dataset = need_table(location, table, version=version, storage_options=storage_options)
+    stretch = all_of(f"_rowaddr >= {int(addresses[0])}", f"_rowaddr <= {int(addresses[-1])}")
+    with lance_errors(dataset.uri):
+        scanner = dataset.scanner(columns=["vector"], filter=stretch, with_row_address=True, batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            found = batch["_rowaddr"].to_numpy()
+            at = np.minimum(np.searchsorted(addresses, found), len(addresses) - 1)
+            wanted = addresses[at] == found
+            yield at[wanted], _numbers(batch.filter(pa.array(wanted)) if not wanted.all() else batch)
+
+
+def sampled_vectors(
+    location: str,
+    table: str,
+    version: int,
+    addresses: NDArray[np.uint64],
+    *,
+    storage_options: StorageOptions = None,
+) -> NDArray[np.float16]:
+    """The vectors [B, D] at some thousand sorted addresses that lie anywhere."""
+    dataset = need_table(location, table, version=version, storage_options=storage_options)
+    width = dataset.schema.field("vector").type.list_size
+    parts = [np.empty((0, width), np.float16)]
+    with lance_errors(dataset.uri):
+        for start in range(0, len(addresses), _BATCH):
+            wanted = ", ".join(map(str, addresses[start : start + _BATCH].tolist()))
+            scanner = dataset.scanner(columns=["vector"], filter=f"_rowaddr IN ({wanted})", scan_in_order=True)
+            parts += [_numbers(batch) for batch in scanner.to_batches()]
+    return np.concatenate(parts)
+
+
+def _numbers(batch: pa.RecordBatch) -> NDArray[np.float16]:
+    column = batch["vector"]
+    numbers: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    return numbers
