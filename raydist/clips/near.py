@@ -92,11 +92,17 @@ def are_copies(ones_PT: Hashes, others_PT: Hashes) -> NDArray[np.bool_]:
 
 def _share(hashes_PT: Hashes, found_PT: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Share of the distinct frames of each clip that are found; 0 for a clip without any."""
-    equal_PTT = hashes_PT[:, :, None] == hashes_PT[:, None, :]
-    before = np.tril(np.ones(equal_PTT.shape[1:], np.bool_), -1)
-    first_PT = (hashes_PT != 0) & ~(equal_PTT & before).any(axis=2)
+    first_PT = _first(hashes_PT)
     share: NDArray[np.float64] = (found_PT & first_PT).sum(axis=1) / np.maximum(first_PT.sum(axis=1), 1)
     return share
+
+
+def _first(hashes_PT: Hashes) -> NDArray[np.bool_]:
+    """Whether each hash is that of a frame, and the first of its value in its clip: [P, T]."""
+    equal_PTT = hashes_PT[:, :, None] == hashes_PT[:, None, :]
+    before = np.tril(np.ones(equal_PTT.shape[1:], np.bool_), -1)
+    first_PT: NDArray[np.bool_] = (hashes_PT != 0) & ~(equal_PTT & before).any(axis=2)
+    return first_PT
 
 
 def _different(hashes_NT: Hashes) -> tuple[Numbers, Hashes, int]:
@@ -149,3 +155,48 @@ def _expanded(
             clips[np.repeat(firsts[others[start:stop]], size) + along],
         )
         start = stop
+
+
+def sharing(hashes_NT: Hashes, sides_N: NDArray[np.integer], *, shared: int, most: int) -> Numbers:
+    """Pairs of clips of different sides that share pictures, a looser bound than that of `copies`.
+
+    Args:
+        hashes_NT: 0 where a clip has no frame, or a flat one.
+        sides_N: clips of one side are not paired.
+        shared: distinct pictures of each that the other must have.
+        most: partners of a clip: a pair stays while it is among the `most` best of one of its two clips.
+
+    Returns:
+        [P, 2] rows of clips, the smaller first, sorted.
+    """
+    count = max(1, len(hashes_NT))
+    candidates, _ = _candidates(hashes_NT, sides_N)
+    kept, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(candidates), _BLOCK):
+        block = candidates[start : start + _BLOCK]
+        low, high = np.divmod(block, count)
+        shares = np.minimum(_shared(hashes_NT[low], hashes_NT[high]), _shared(hashes_NT[high], hashes_NT[low]))
+        enough = shares >= shared
+        kept.append(block[enough])
+        counts.append(shares[enough])
+    pairs, shares = np.stack(np.divmod(np.concatenate(kept), count), axis=1), np.concatenate(counts)
+    return pairs[_among_best(pairs, shares, most)]
+
+
+def _shared(ones_PT: Hashes, others_PT: Hashes) -> Numbers:
+    """How many distinct frames of each of `ones` have a counterpart in `others`: [P]."""
+    near_PTT = np.bitwise_count(ones_PT[:, :, None] ^ others_PT[:, None, :]) <= NEAR_BITS
+    near_PTT &= (ones_PT != 0)[:, :, None] & (others_PT != 0)[:, None, :]
+    counts: Numbers = (near_PTT.any(axis=2) & _first(ones_PT)).sum(axis=1)
+    return counts
+
+
+def _among_best(pairs_P2: Numbers, counts_P: Numbers, most: int) -> NDArray[np.bool_]:
+    """Whether each pair is among the `most` of one of its two clips with the largest counts: [P]."""
+    best = np.zeros(len(pairs_P2), np.bool_)
+    for side in (0, 1):
+        order = np.lexsort((pairs_P2[:, 1 - side], -counts_P, pairs_P2[:, side]))
+        clips = pairs_P2[order, side]
+        rank = np.arange(len(clips)) - np.searchsorted(clips, clips)
+        best[order[rank < most]] = True
+    return best

@@ -1,0 +1,112 @@
+"""dedup/candidates: pairs of clips that are worth reading again though their vectors did not say so.
+
+`by_signatures`  clips that share some pictures, by the hashes of their frames: looser than what training takes for a
+                 leak
+`beside`         clips beside two that were found to be copies, which meet on the same line: other borders shift every
+                 clip
+
+Flat pictures count nothing, nor do pictures that many clips have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raydist.clips import near
+from raydist.clips.signature import HASH_VERSION
+from raydist.dedup.align import SHORTEST_NEAR_S, Line
+from raydist.store import read, sql
+
+SHARED = 2
+"""Pictures that two clips must share."""
+
+MOST = 16
+"""Partners of a clip, those that share most: a camera that never moves would pair every clip with every other."""
+
+PairKey: TypeAlias = tuple[int, int]
+"""Clip keys of a and b."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """A clip in its video, for looking around it."""
+
+    clip_key: int
+    start_s: float
+    end_s: float
+
+
+def by_signatures(location: str, against: str = "") -> list[PairKey]:
+    """Pairs of clips of different videos that share pictures.
+
+    Args:
+        against: another archive: pairs of a clip here and one there.
+    """
+    keys, videos, hashes = _signed(location)
+    if not against:
+        found = near.sharing(hashes, videos, shared=SHARED, most=MOST)
+        return [(int(keys[one]), int(keys[other])) for one, other in found]
+    other_keys, _, other_hashes = _signed(against)
+    sides = np.repeat([0, 1], [len(keys), len(other_keys)])
+    width = max(hashes.shape[1], other_hashes.shape[1])
+    both = np.concatenate([_padded(hashes, width), _padded(other_hashes, width)])
+    found = near.sharing(both, sides, shared=SHARED, most=MOST)
+    return [(int(keys[one]), int(other_keys[other - len(keys)])) for one, other in found]
+
+
+def beside(
+    pair: tuple[Spot, Spot], line: Line, ones: Sequence[Spot], others: Sequence[Spot], reach: int
+) -> Iterator[tuple[Spot, Spot]]:
+    """Pairs of clips of two videos, at most `reach` clips from a pair of copies, that overlap on the copies' line.
+
+    Args:
+        ones, others: all clips of each of the two videos, by their start.
+    """
+    at = next(number for number, spot in enumerate(ones) if spot.clip_key == pair[0].clip_key)
+    for one in ones[max(0, at - reach) : at + reach + 1]:
+        start, end = line.at(one.start_s), line.at(one.end_s)
+        for other in others:
+            if min(end, other.end_s) - max(start, other.start_s) >= SHORTEST_NEAR_S:
+                yield one, other
+
+
+def _signed(location: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Keys [N], numbers of their videos [N] and hashes [N, T] of the clips that have a signature of their content."""
+    present: dict[int, tuple[str, int]] = {}
+    numbers: dict[str, int] = {}
+    for batch in read.scan_batches(location, "clips", ["clip_key", "fingerprint", "video_id"]):
+        for key, fingerprint, video in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            present[key] = fingerprint, numbers.setdefault(video, len(numbers))
+    keys: list[int] = []
+    hashes: list[list[int]] = []
+    where = sql.equals("hash_version", HASH_VERSION)
+    for batch in read.scan_batches(location, "signatures", ["clip_key", "fingerprint", "frame_hashes"], where=where):
+        for key, fingerprint, listed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if key in present and present[key][0] == fingerprint:
+                keys.append(key)
+                hashes.append(listed)
+    width = max((len(listed) for listed in hashes), default=1)
+    filled = np.zeros((len(keys), width), np.uint64)
+    for row, listed in zip(filled, hashes, strict=True):
+        row[: len(listed)] = listed
+    return np.array(keys, np.int64), np.array([present[key][1] for key in keys], np.int64), filled
+
+
+def _padded(hashes: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
+    return np.pad(hashes, ((0, 0), (0, width - hashes.shape[1])))
+
+
+def cosines(location: str, table: str, keys: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+    """Unit vectors of clips, those that have none left out."""
+    if read.open_table(location, table) is None or not keys:
+        return {}
+    rows = read.rows_by_key(location, table, sorted(set(keys)), ["clip_key", "vector"])
+    vectors = pc.list_flatten(rows["vector"]).to_numpy().reshape(rows.num_rows, -1).astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return dict(zip(rows["clip_key"].to_pylist(), vectors, strict=True))
