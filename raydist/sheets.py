@@ -150,13 +150,13 @@ def _card(rank: int, hit: Hit) -> _Card:
         still=100 * (count // 2) / max(1, count - 1),
         stills=[100 * round(k * (count - 1) / (_STILLS - 1)) / max(1, count - 1) for k in range(_STILLS)],
         film=film,
-        link=_link(hit.path) + span if _link(hit.path) else "",
+        link=link_of(hit.path) + span if link_of(hit.path) else "",
         start=time_code(hit.start_s),
         end=time_code(hit.end_s),
     )
 
 
-def _link(path: str) -> str:
+def link_of(path: str) -> str:
     """What a browser opens; empty for what it cannot."""
     if address.is_address(path):
         return path if address.scheme_of(path) in address.WEB else ""
