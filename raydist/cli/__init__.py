@@ -9,12 +9,12 @@ import traceback
 
 import click
 
-from raydist.cli import about, finding, stages
+from raydist.cli import about, dedup, finding, stages
 from raydist.cli.common import INTERRUPTED, cli
 from raydist.errors import RaydistError
 from raydist.progress import talk
 
-__all__ = ["about", "cli", "finding", "main", "stages"]
+__all__ = ["about", "cli", "dedup", "finding", "main", "stages"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -216,7 +216,6 @@ JOINED_CLIPS = pa.schema(
         "clip_id": pa.string(),
         "video_id": pa.string(),
         "fingerprint": pa.string(),
-        "archive_b": pa.string(),
         "threshold": pa.float32(),
         "crowd": pa.int64(),  # clip key of the pivot, where the clip is one of a crowd
         "at": _MOMENT,
@@ -312,7 +311,7 @@ def identity(table: str) -> tuple[str, ...]:
         DUPLICATES: ("a", "b", "a_fingerprint", "b_fingerprint", "archive_b"),
         OVERLAPS: (),
         GROUPS: ("clip_key", "fingerprint"),
-        JOINED: ("clip_key", "fingerprint", "archive_b"),
+        JOINED: ("clip_key", "fingerprint"),
     }
     for prefix, columns in of_models.items():
         if table.startswith(prefix):

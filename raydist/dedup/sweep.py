@@ -1,0 +1,167 @@
+"""Pairs and groups by threshold, with examples around each: the right threshold differs by model.
+
+Reads     vectors, frames of the examples
+Writes    `runs/<name>/dedup.html` and the report; no table
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydist import choice, runtime
+from raydist.config import Config
+from raydist.dedup import page
+from raydist.dedup.components import components, keepers
+from raydist.dedup.decisions import load as load_decisions
+from raydist.dedup.known import edges_of
+from raydist.dedup.spread import Joined, Side, join
+from raydist.errors import ArchiveError
+from raydist.records import Report
+from raydist.report import new_run, run_folder, save
+from raydist.store import lease, read, schema, settings, stale
+
+LOWEST, STEP = 0.80, 0.01
+EXAMPLES = 3
+"""Pairs just above each threshold."""
+
+_SAMPLE = 4_096
+_PAIRS_A_CLIP = 20
+"""A threshold that gives more pairs a clip than that, as a sample tells, is not tried: everything is alike there."""
+
+
+def run(config: Config, sheet: str | None = None) -> Report:
+    """Join at the lowest sensible threshold and count what each higher one would give.
+
+    Raises:
+        ArchiveError: there are fewer than two vectors.
+    """
+    began = time.monotonic()
+    location = config.require_archive()
+    settings.open_existing(location)
+    model = choice.to_search(location, config.embed.model, config.embed.adapter)
+    table = schema.embeddings_table(model.model_key)
+    name = new_run("dedup")
+    folder = run_folder(location, name)
+    with lease.Lease(location, "dedup --sweep"):
+        stale.repair_unless_scanning(location)
+        lowest = _lowest(location, table)
+        try:
+            with runtime.session(config.ray) as resources:
+                side = Side(location=location, table=table)
+                joined = join(config, resources, side, folder / "join", threshold=lowest)
+                edges = edges_of(joined.edges)
+        finally:
+            shutil.rmtree(folder / "join", ignore_errors=True)
+    rows = _rows(location, edges, joined, lowest)
+    path = page.write_parts(
+        sheet or folder / "dedup.html",
+        config,
+        [
+            page.Part(
+                heading=f"At {row['threshold']:.2f} and just above",
+                pairs=row["examples"],
+                note=f"{row['pairs']:,} pairs, {row['groups']:,} groups, {row['redundant']:,} redundant clips.",
+            )
+            for row in rows
+        ],
+        load_decisions(location),
+        "",
+        title="Thresholds",
+        lead="Take the lowest threshold above which you would call all pairs duplicates: --threshold, or "
+        "dedup.threshold in the settings.",
+    )
+    shown = [{**row, "examples": [_short(pair) for pair in row["examples"]]} for row in rows]
+    report = Report(
+        stage="dedup",
+        run=name,
+        seconds=time.monotonic() - began,
+        counts={"clips": joined.clips, "pairs": rows[0]["pairs"] if rows else 0},
+        details={"sweep": shown, "lowest": lowest, "sheet": str(path)},
+    )
+    save(report, location)
+    return report
+
+
+def _lowest(location: str, table: str) -> float:
+    """The lowest threshold that is tried: one at which a sample of clips is not all pairs.
+
+    Raises:
+        ArchiveError: there are fewer than two vectors.
+    """
+    count = read.count_rows(location, table)
+    if count < 2:
+        raise ArchiveError(f"the archive {location!r} has {count} vectors of the model: expected two at least")
+    rows = np.random.default_rng(0).choice(count, size=min(count, _SAMPLE), replace=False)
+    dataset = read.need_table(location, table)
+    vectors = np.stack(dataset.take(np.sort(rows), columns=["vector"])["vector"].to_pylist()).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    for step in range(round((1 - LOWEST) / STEP)):
+        threshold = round(LOWEST + STEP * step, 6)
+        if (cosines >= threshold).mean() * (count - 1) / 2 <= _PAIRS_A_CLIP:
+            return threshold
+    return round(1 - STEP, 6)
+
+
+def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list[dict[str, Any]]:
+    """What each threshold gives, the lowest first."""
+    similarities = edges["similarity"].to_numpy()
+    keys, ends = np.unique(np.concatenate([edges["a"].to_numpy(), edges["b"].to_numpy()]), return_inverse=True)
+    pairs = ends.reshape(2, -1).T
+    crowded = joined.pairs - joined.written
+    chosen: list[tuple[float, NDArray[np.int64]]] = []
+    rows: list[dict[str, Any]] = []
+    for step in range(round((1 - lowest) / STEP)):
+        threshold = round(lowest + STEP * step, 6)
+        over = similarities >= threshold
+        count = int(over.sum())
+        if not count:
+            break
+        kept, _ = keepers(np.arange(len(keys)), pairs[over], np.full(len(keys), -1))
+        labels = components(len(keys), pairs[over])
+        sizes = np.bincount(labels, minlength=1)
+        rows.append(
+            {
+                "threshold": threshold,
+                "pairs": count + (crowded if threshold == lowest else 0),
+                "groups": int((sizes > 1).sum()),
+                "redundant": int((~kept).sum()),
+            }
+        )
+        nearest = np.flatnonzero(over)
+        chosen.append((threshold, nearest[np.argsort(similarities[nearest], kind="stable")[:EXAMPLES]]))
+    examples = _named(location, edges, np.concatenate([some for _, some in chosen] or [np.empty(0, np.int64)]))
+    for row, (_, some) in zip(rows, chosen, strict=True):
+        row["examples"] = [examples[edge] for edge in some.tolist()]
+    return rows
+
+
+def _named(location: str, edges: pa.Table, some: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+    """Edges as rows of `schema.PAIRS` that were not read."""
+    rows = {edge: edges.slice(edge, 1).to_pylist()[0] for edge in np.unique(some).tolist()}
+    keys = sorted({row[side] for row in rows.values() for side in "ab"})
+    names = read.rows_by_key(location, "clips", keys, ["clip_key", "clip_id", "video_id"]).to_pylist()
+    clips: dict[int, Mapping[str, Any]] = {row["clip_key"]: row for row in names}
+    empty = dict.fromkeys(schema.PAIRS.names)
+    return {
+        edge: {
+            **empty,
+            **row,
+            **{f"{side}_id": clips[row[side]]["clip_id"] for side in "ab"},
+            **{f"{side}_video": clips[row[side]]["video_id"] for side in "ab"},
+            "archive_b": "",
+            "kind": "unread",
+        }
+        for edge, row in rows.items()
+    }
+
+
+def _short(pair: Mapping[str, Any]) -> dict[str, Any]:
+    return {"a": pair["a_id"], "b": pair["b_id"], "similarity": pair["similarity"]}
