@@ -8,14 +8,14 @@ Promise  any caption can be drawn; letters that no font of this machine has beco
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from raydist.sheets.letters import Font, cleaned, font_for, fonts, lines
 
 # Shape legend: T frames, H height, W width, C = 3 colours; in maps V clips (down), T captions (across)
 
@@ -32,11 +32,7 @@ _CAPTION_PT, _RANK_PT, _SCORE_PT, _LINE_PX = 31, 27, 27, 38
 _INK, _GREY, _LINE, _PAPER = (24, 24, 27), (95, 95, 105), (222, 222, 228), (255, 255, 255)
 
 MAP_CELLS, _MAP_PX, _TONES = 256, 512, 63
-# Tried in turn for captions in scripts that Pillow's own font lacks; looked up in the system's folders.
-_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-_NO_CHARACTER = "\U0010ffff"
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 
 
@@ -78,17 +74,17 @@ def retrieved(rows: Sequence[Retrieved]) -> bytes:
 def _block(number: int, row: Retrieved) -> Image.Image:
     """One caption with its rank and strips, `WIDTH_PX` wide."""
     note = f"rank {row.rank:g}" + f" of {row.candidates}" * bool(row.candidates)
-    note_font = _fonts(_RANK_PT)[0]
+    note_font = fonts(_RANK_PT)[0]
     room = WIDTH_PX - 3 * _MARGIN_PX - _MARK_PX - int(note_font.getlength(note)) - 28
     text = cleaned(row.caption) or "(no words)"
-    font = _font_for(text, _CAPTION_PT)
-    lines = _lines(text, font, room, 2)
+    font = font_for(text, _CAPTION_PT)
+    words = lines(text, font, room, 2)
     films = [_film(strip) for strip in row.strips]
-    head = _LINE_PX * len(lines) + 10
+    head = _LINE_PX * len(words) + 10
     block = Image.new("RGB", (WIDTH_PX, head + sum(film.height + 2 * FRAME_PX + 6 for film in films)), _PAPER)
     draw = ImageDraw.Draw(block)
-    draw.text((_MARGIN_PX + _MARK_PX // 2 - 7, 0), f"{number}", _GREY, _fonts(_CAPTION_PT)[0], anchor="ma")
-    for place, line in enumerate(lines):
+    draw.text((_MARGIN_PX + _MARK_PX // 2 - 7, 0), f"{number}", _GREY, fonts(_CAPTION_PT)[0], anchor="ma")
+    for place, line in enumerate(words):
         draw.text((_MARGIN_PX + _MARK_PX, _LINE_PX * place), line, _INK, font)
     _chip(draw, WIDTH_PX - _MARGIN_PX, note, note_font, RIGHT if row.rank <= 1 else WRONG if row.rank > 10 else _GREY)
     top = head
@@ -100,7 +96,7 @@ def _block(number: int, row: Retrieved) -> Image.Image:
         block.paste(film, (left + FRAME_PX, top + FRAME_PX))
         middle = _MARGIN_PX + _MARK_PX // 2 - 7
         _mark(draw, (middle, top + whole // 2 - 18), right)
-        draw.text((middle, top + whole // 2 + 26), f"{score:.2f}", _GREY, _fonts(_SCORE_PT)[0], anchor="mm")
+        draw.text((middle, top + whole // 2 + 26), f"{score:.2f}", _GREY, fonts(_SCORE_PT)[0], anchor="mm")
         top += whole + 6
     return block
 
@@ -166,7 +162,7 @@ def _legend(cells: Image.Image, similarity_VT: NDArray[np.floating], low: float,
     left, top, side = 40, 84, max(cells.height, 240)
     bar = left + cells.width + 20
     page = Image.new("RGB", (max(bar + 110, 640), top + side + 14), _PAPER)
-    draw, large, small = ImageDraw.Draw(page), _fonts(28)[0], _fonts(24)[0]
+    draw, large, small = ImageDraw.Draw(page), fonts(28)[0], fonts(24)[0]
     clips, captions = similarity_VT.shape
     draw.text((left, 6), _heading(similarity_VT), _INK, large)
     draw.text((left, top - 6), f"{captions} captions", _GREY, small, anchor="ls")
@@ -216,49 +212,6 @@ def _colours(part_HW: NDArray[np.float64]) -> NDArray[np.uint8]:
     places = np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(part_HW, places, _VIRIDIS[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def cleaned(text: str) -> str:
-    """The text on one line, without control characters and halves of surrogate pairs, which no writer takes."""
-    kept = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text[:2000])
-    return " ".join(kept.split())
-
-
-def _lines(text: str, font: Font, width: int, count: int) -> list[str]:
-    """At most so many lines that fit, cut between words where there are spaces; what is left out is marked by dots."""
-    lines: list[str] = []
-    while text and len(lines) < count:
-        fits = next((n for n in range(len(text), 1, -1) if font.getlength(text[:n]) <= width), 1)
-        if fits < len(text):
-            space = text.rfind(" ", 1, fits + 1)
-            fits = space if space > 0 else fits
-        lines.append(text[:fits].rstrip())
-        text = text[fits:].lstrip()
-    if text:
-        lines[-1] = lines[-1][:-2].rstrip() + "..."
-    return lines
-
-
-def _font_for(text: str, size: int) -> Font:
-    """The font that has the most letters of the text; Pillow's own where it has them all."""
-    letters = sorted(set(text))
-    return max(_fonts(size), key=lambda font: sum(_has(font, letter) for letter in letters))
-
-
-@cache
-def _fonts(size: int) -> list[Font]:
-    fonts: list[Font] = [ImageFont.load_default(size)]
-    for name in _SYSTEM_FONTS:
-        try:
-            fonts.append(ImageFont.truetype(name, size))
-        except OSError:
-            continue
-    return fonts
-
-
-@cache
-def _has(font: Font, letter: str) -> bool:
-    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask(_NO_CHARACTER))
 
 
 def _encoded(picture: Image.Image, form: str, **options: object) -> bytes:

@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from torch.utils.tensorboard import SummaryWriter
 
 from raydist import metrics
+from raydist.sheets.letters import cleaned
 from raydist.train import pictures
 from raydist.train.pictures import Retrieved
 
@@ -117,7 +118,7 @@ class Board:
     def confirmation(self, step: int, rows: Sequence[Retrieved]) -> None:
         """The strips that held-out captions retrieve, as a picture, and the captions with their ranks as text."""
         self._picture("confirmation/retrieved", pictures.retrieved(rows), step)
-        ranks = [(str(number), pictures.cleaned(row.caption), f"{row.rank:g}") for number, row in enumerate(rows, 1)]
+        ranks = [(str(number), cleaned(row.caption), f"{row.rank:g}") for number, row in enumerate(rows, 1)]
         # In full and in any script, which a picture has no room and no letters for.
         self._writer.add_text("confirmation/captions", _table(("", "caption", "rank of its clip"), ranks), step)
         self._writer.flush()
@@ -185,5 +186,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    plain = pictures.cleaned(cell).replace("&", "&amp;").replace("<", "&lt;")
+    plain = cleaned(cell).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{letter}" if letter in "\\|*_`[]#~" else letter for letter in plain)

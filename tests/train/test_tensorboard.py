@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util import tensor_util
 
 from raydist.metrics import Retrieval
+from raydist.sheets import letters
 from raydist.train import pictures
 from raydist.train.tensorboard import Board, Retrieved
 
@@ -255,11 +256,11 @@ def test_captions_are_readable_in_full_as_text(tmp_path: Path, board: Board) -> 
 
 
 def test_letters_that_pillows_font_lacks_come_from_the_systems_where_it_has_them() -> None:
-    has = [all(pictures._has(font, letter) for letter in "кот") for font in pictures._fonts(22)]
+    has = [all(letters.has(font, letter) for letter in "кот") for font in letters.fonts(22)]
     if not any(has):
         pytest.skip("no font on this machine has Cyrillic letters")
-    chosen = pictures._font_for("кот", 22)
-    assert all(pictures._has(chosen, letter) for letter in "кот")
+    chosen = letters.font_for("кот", 22)
+    assert all(letters.has(chosen, letter) for letter in "кот")
 
 
 def test_the_heat_map_is_bright_where_pairs_are_right(tmp_path: Path, board: Board) -> None:

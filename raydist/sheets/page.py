@@ -1,9 +1,4 @@
-"""sheets: contact sheets, one self-contained HTML page of queries and the moments that they found.
-
-Takes    values only: what was asked, the hits, their frames
-Gives    a page without any outside asset or script; frames are in it as JPEG, and move under the pointer
-Promise  names, captions and queries are escaped: a file called `<script>` is shown, not run
-"""
+"""The page: HTML from values, without a script or anything outside itself but the films that it plays."""
 
 from __future__ import annotations
 
@@ -25,6 +20,7 @@ from raydist import address
 # Shape legend: T frames, H height, W width, C = 3 colours
 
 THUMB_WIDTH_PX, THUMB_HEIGHT_PX = 160, 120
+_POSTER_WIDTH_PX, _POSTER_HEIGHT_PX = 320, 240
 _STILLS = 4
 _TEMPLATE = Path(__file__).with_name("sheets.html")
 
@@ -45,6 +41,8 @@ class Hit:
     """Whether it is what was asked for, where that is known."""
     path: str = ""
     """The file on this machine, for the link; empty: no link."""
+    offset_s: float = 0.0
+    """The container's time of the first frame, from which players count."""
     label: str = ""
     """Shown in the corner of the picture; empty: its place in the row."""
 
@@ -59,6 +57,8 @@ class Row:
     """Said beside the query, such as the rank of the right clip."""
     heading: str = ""
     """Of the part of the page that begins with this row; empty: it goes on."""
+    empty: str = ""
+    """Said where there are no hits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,7 @@ def contact_sheet(
     lead: str = "",
     facts: Sequence[tuple[str, str]] = (),
     tables: Sequence[Table] = (),
+    playable: bool = False,
 ) -> str:
     """The page as HTML.
 
@@ -88,13 +89,16 @@ def contact_sheet(
         lead: a sentence below the heading.
         facts: (figure, what it counts), shown as tiles, such as ("93.8%", "right clip first").
         tables: shown before the rows.
+        playable: each moment can be played from its file, by a browser that knows the codec, as long as the file is
+            where it was; else pictures move under the pointer.
     """
     return _template().render(
         title=title,
+        playable=playable,
         lead=lead,
         facts=facts,
         tables=tables,
-        rows=[(row, [_card(rank, hit) for rank, hit in enumerate(row.hits, start=1)]) for row in rows],
+        rows=[(row, [_card(rank, hit, playable) for rank, hit in enumerate(row.hits, start=1)]) for row in rows],
     )
 
 
@@ -112,11 +116,21 @@ def strip(frames_THWC: NDArray[np.uint8]) -> str:
     """All frames side by side as one JPEG, as a `data:` URI; each is fitted into a thumbnail on black."""
     film = Image.new("RGB", (THUMB_WIDTH_PX * len(frames_THWC), THUMB_HEIGHT_PX))
     for number, frame_HWC in enumerate(frames_THWC):
-        picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
-        scale = min(THUMB_WIDTH_PX / picture.width, THUMB_HEIGHT_PX / picture.height)
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-        left = number * THUMB_WIDTH_PX + (THUMB_WIDTH_PX - size[0]) // 2
-        film.paste(picture.resize(size, Image.Resampling.LANCZOS), (left, (THUMB_HEIGHT_PX - size[1]) // 2))
+        film.paste(fitted(frame_HWC, THUMB_WIDTH_PX, THUMB_HEIGHT_PX), (number * THUMB_WIDTH_PX, 0))
+    return _as_uri(film)
+
+
+def fitted(frame_HWC: NDArray[np.uint8], width_px: int, height_px: int) -> Image.Image:
+    """The whole frame in its own shape, on black."""
+    picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+    scale = min(width_px / picture.width, height_px / picture.height)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    page = Image.new("RGB", (width_px, height_px))
+    page.paste(picture.resize(size, Image.Resampling.LANCZOS), ((width_px - size[0]) // 2, (height_px - size[1]) // 2))
+    return page
+
+
+def _as_uri(film: Image.Image) -> str:
     file = io.BytesIO()
     film.save(file, "JPEG", quality=72, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
@@ -132,17 +146,20 @@ class _Card:
     stills: list[float]
     """The same for the frames that are shown below it, first to last."""
     film: Markup
+    poster: Markup
+    """The middle frame, large, for a film that is not played yet."""
     link: str
     start: str
     end: str
 
 
-def _card(rank: int, hit: Hit) -> _Card:
+def _card(rank: int, hit: Hit, playable: bool) -> _Card:
     frames = hit.frames if hit.frames is not None and len(hit.frames) else None
     # The URI is base64 that was made here; it is the only text that goes into the page as it is.
     film = Markup(f"url({strip(frames)})") if frames is not None else Markup("none")
     count = 0 if frames is None else len(frames)
-    span = f"#t={hit.start_s:g},{hit.end_s:g}"
+    link = link_of(hit.path)
+    middle = frames[count // 2] if playable and frames is not None else None
     return _Card(
         rank=rank,
         hit=hit,
@@ -150,10 +167,17 @@ def _card(rank: int, hit: Hit) -> _Card:
         still=100 * (count // 2) / max(1, count - 1),
         stills=[100 * round(k * (count - 1) / (_STILLS - 1)) / max(1, count - 1) for k in range(_STILLS)],
         film=film,
-        link=link_of(hit.path) + span if link_of(hit.path) else "",
+        poster=Markup("" if middle is None else _as_uri(fitted(middle, _POSTER_WIDTH_PX, _POSTER_HEIGHT_PX))),
+        link=link and link + _fragment(hit),
         start=time_code(hit.start_s),
         end=time_code(hit.end_s),
     )
+
+
+def _fragment(hit: Hit) -> str:
+    """The span as a player counts it (https://www.w3.org/TR/media-frags/)."""
+    start_ms, end_ms = (round((time + hit.offset_s) * 1000) for time in (hit.start_s, hit.end_s))
+    return f"#t={max(0, start_ms) / 1000:.12g},{max(0, end_ms) / 1000:.12g}"
 
 
 def link_of(path: str) -> str:
