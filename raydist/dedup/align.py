@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydist.dedup.traces import RATE
-from raydist.dedup.views import ZOOMS, Views
+from raydist.dedup.views import GRID, ZOOMS, Views
 
 SPEEDS = (1.0, 1 / 1.05, 1.05, 24 / 25, 25 / 24)
 """Seconds of b a second of a: as it was, 5 % faster or slower, film as television and back."""
@@ -32,6 +32,13 @@ SHORTEST_NEAR_S = 1.5
 
 _BIN_S = 0.25
 _PEAKS = 6
+_CUT = 0.7
+"""Correlation of neighbouring pictures under which a cut lies between them."""
+_BLOCKS = 6
+_OVERLAY = 3
+"""Blocks of 6 x 6 that a logo may cover."""
+_SHOT = 4
+"""Samples that a shot needs for a mean picture of its own."""
 _STEP_S = 1 / RATE
 
 
@@ -82,6 +89,12 @@ class Evidence:
     change: float
     """Share of the pictures that is change, mean over both."""
     samples: int
+    moving: int
+    """Samples in shots long enough to tell change."""
+    cuts: int
+    """Cuts that both have."""
+    missed: int
+    """Cuts that only one has."""
     first_s: float
     """Of a, the middle of the first and last sample that agrees."""
     last_s: float
@@ -123,13 +136,13 @@ def judge(a: Views, b: Views, found: Evidence | None, *, near: Line | None = Non
 ALIKE = 0.6
 """Correlation of pictures from which two clips that are no copies are similar."""
 _MOVES = 0.75
-_STILL = 0.004
+STILL = 0.004
 """Share of change under which nothing is proven by it."""
 
 
 def copy_score(found: Evidence, *, near: bool) -> float:
     """Logit of its being a copy."""
-    if found.change < _STILL:
+    if found.change < STILL:
         return 1.0 if near and found.alike >= 0.9 else -0.1
     spatial = 12 * (found.alike - 0.75)
     temporal = 12 * (min(found.moves, found.steady + 0.1) - (_MOVES - 0.15 * near))
@@ -140,7 +153,7 @@ def evidence(a: Views, b: Views, *, near: Line | None = None) -> Evidence | None
     """The best line through two clips, and what speaks for it; None where no picture agrees."""
     best: Evidence | None = None
     for line, boxes, zooms in _hypotheses(a, b, near):
-        found = _examine(a, b, line, boxes, zooms, SHORTEST_S if near is None else SHORTEST_NEAR_S)
+        found = _examine(a, b, line, boxes, zooms, near)
         if found is not None and (best is None or _rank(found) > _rank(best)):
             best = found
     return best
@@ -165,6 +178,8 @@ def _hypotheses(a: Views, b: Views, near: Line | None) -> Iterator[tuple[Line, t
             peaks += [
                 (height, Line(speed=speed, shift_s=shift), boxes, zooms) for height, shift in votes.peaks(speed, near)
             ]
+        if near is not None:  # stills have no peak there
+            peaks.append((math.inf, near, boxes, zooms))
     peaks.sort(key=lambda peak: -peak[0])
     for _, line, boxes, zooms in peaks[:_PEAKS]:
         yield line, boxes, zooms
@@ -231,14 +246,17 @@ class _Votes:
 
 
 def _examine(
-    a: Views, b: Views, line: Line, boxes: tuple[int, int], zooms: tuple[float, float], shortest_s: float
+    a: Views, b: Views, line: Line, boxes: tuple[int, int], zooms: tuple[float, float], near: Line | None
 ) -> Evidence | None:
-    """Look at a line and at those beside it."""
-    ones_TF, others_UF = a.features(boxes[0], zooms[0]), b.features(boxes[1], zooms[1])
-    best: Evidence | None = None
-    for step in (-0.25, -0.125, 0.0, 0.125, 0.25):
+    """Look at a line and at those beside it; stills stay on the line that they were given."""
+    pictures = a.features(boxes[0], zooms[0]), b.features(boxes[1], zooms[1])
+    shortest_s = SHORTEST_S if near is None else SHORTEST_NEAR_S
+    best = _along(a, b, pictures, line, zooms, shortest_s)
+    if near is not None and best is not None and best.change < STILL:
+        return best if line == near else None
+    for step in (-0.25, -0.125, 0.125, 0.25):
         moved = Line(speed=line.speed, shift_s=line.shift_s + step)
-        found = _along(a, b, ones_TF, others_UF, moved, zooms, shortest_s)
+        found = _along(a, b, pictures, moved, zooms, shortest_s)
         if found is not None and (best is None or _rank(found) > _rank(best)):
             best = found
     return best
@@ -247,13 +265,13 @@ def _examine(
 def _along(
     a: Views,
     b: Views,
-    ones_TF: NDArray[np.float32],
-    others_UF: NDArray[np.float32],
+    pictures: tuple[NDArray[np.float32], NDArray[np.float32]],
     line: Line,
     zooms: tuple[float, float],
     shortest_s: float,
 ) -> Evidence | None:
     """What speaks for a line: of the stretch in which pictures agree."""
+    ones_TF, others_UF = pictures
     times_T, times_U = a.trace.times_s, b.trace.times_s
     targets = line.speed * times_T + line.shift_s
     inside = np.flatnonzero((targets >= times_U[0] - _STEP_S / 2) & (targets <= times_U[-1] + _STEP_S / 2))
@@ -261,29 +279,87 @@ def _along(
         return None
     met_NF = _between(others_UF, times_U, targets[inside])
     own_NF = ones_TF[inside]
-    alike_N = (own_NF * met_NF).sum(axis=1)
     shown_N = np.any(own_NF, axis=1) & np.any(met_NF, axis=1)
+    alone_NF, met_alone_NF = _without_overlay(own_NF, met_NF)
+    alike_N = (alone_NF * met_alone_NF).sum(axis=1)
     first, last = _stretch(np.where(shown_N, alike_N - 0.6, 0.0))
     if times_T[inside[last]] - times_T[inside[first]] + _STEP_S < shortest_s:
         return None
     kept = np.arange(first, last + 1)[shown_N[first : last + 1]]
     if len(kept) < 2:
         return None
-    own, met = own_NF[kept] - own_NF[kept].mean(axis=0), met_NF[kept] - met_NF[kept].mean(axis=0)
+    matched, missed, shots_N = _cuts(alone_NF[kept], met_alone_NF[kept])
+    own, met, long_N = _changes(own_NF[kept], met_NF[kept], shots_N)
     products, ones, others = (own * met).sum(axis=1), (own * own).sum(axis=1), (met * met).sum(axis=1)
-    each = products / np.maximum(np.sqrt(ones * others), 1e-9)
-    changing = np.sqrt(ones * others) >= 0.3 * np.median(np.sqrt(ones * others))
+    amounts = np.sqrt(ones * others)
+    each = products / np.maximum(amounts, 1e-9)
+    changing = long_N & (amounts >= 0.3 * np.median(amounts[long_N])) if long_N.any() else long_N
     return Evidence(
         line=line,
         zoom=zooms,
         alike=float(np.median(alike_N[kept])),
         moves=float(products.sum() / max(math.sqrt(ones.sum() * others.sum()), 1e-9)),
-        steady=float(np.median(each[changing])),
-        change=float((ones.mean() + others.mean()) / 2),
+        steady=float(np.median(each[changing])) if changing.any() else 0.0,
+        change=float((ones.sum() + others.sum()) / max(2 * int(long_N.sum()), 1)),
         samples=len(kept),
+        moving=int(long_N.sum()),
+        cuts=matched,
+        missed=missed,
         first_s=float(times_T[inside[first]]),
         last_s=float(times_T[inside[last]]),
     )
+
+
+def _without_overlay(
+    own_NF: NDArray[np.float32], met_NF: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both without the few blocks in which they differ most: a logo. What changes is not judged by these."""
+    slope_N = (own_NF * met_NF).sum(axis=1, keepdims=True)
+    apart_F = ((met_NF - slope_N * own_NF) ** 2).mean(axis=0)
+    worst = np.argsort(apart_F.reshape(_BLOCKS, -1, _BLOCKS, GRID // _BLOCKS).mean(axis=(1, 3)).ravel())[-_OVERLAY:]
+    shown = np.ones((_BLOCKS, 1, _BLOCKS, 1), np.bool_)
+    shown[worst // _BLOCKS, :, worst % _BLOCKS] = False
+    kept = np.broadcast_to(shown, (_BLOCKS, GRID // _BLOCKS, _BLOCKS, GRID // _BLOCKS)).ravel()
+    return _unit(own_NF[:, kept]), _unit(met_NF[:, kept])
+
+
+def _unit(pictures_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without their mean, of length 1; 0 stays 0."""
+    centred = pictures_NF - pictures_NF.mean(axis=1, keepdims=True)
+    length = np.sqrt((centred * centred).sum(axis=1, keepdims=True))
+    unit: NDArray[np.float32] = centred / np.maximum(length, np.float32(1e-6))
+    return unit
+
+
+def _cuts(own_NF: NDArray[np.float32], met_NF: NDArray[np.float32]) -> tuple[int, int, NDArray[np.int64]]:
+    """Cuts that both have, a sample apart at most; cuts that one has; and the number of each sample's shot."""
+    one_N = (own_NF[:-1] * own_NF[1:]).sum(axis=1) < _CUT
+    other_N = (met_NF[:-1] * met_NF[1:]).sum(axis=1) < _CUT
+    matched = int((one_N & _widened(other_N)).sum())
+    missed = int((one_N & ~_widened(other_N)).sum() + (other_N & ~_widened(one_N)).sum())
+    return matched, missed, np.concatenate([[0], np.cumsum(one_N | other_N)])
+
+
+def _widened(flags_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    wide = flags_N.copy()
+    wide[1:] |= flags_N[:-1]
+    wide[:-1] |= flags_N[1:]
+    return wide
+
+
+def _changes(
+    own_NF: NDArray[np.float32], met_NF: NDArray[np.float32], shots_N: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Both, less the mean picture of each shot; 0 in shots too short to have one, and which samples are not."""
+    counts = np.bincount(shots_N)
+    long_N = counts[shots_N] >= _SHOT
+    changed: list[NDArray[np.float32]] = []
+    for pictures_NF in (own_NF, met_NF):
+        sums = np.zeros((len(counts), pictures_NF.shape[1]), np.float32)
+        np.add.at(sums, shots_N, pictures_NF)
+        sums /= np.maximum(counts, 1)[:, None]
+        changed.append(np.where(long_N[:, None], pictures_NF - sums[shots_N], np.float32(0)))
+    return changed[0], changed[1], long_N
 
 
 def _between(
@@ -296,11 +372,8 @@ def _between(
     left = right - 1
     share = np.clip((at_N - times_U[left]) / np.maximum(times_U[right] - times_U[left], 1e-6), 0.0, 1.0)
     across = (features_UF[left] * features_UF[right]).sum(axis=1) < 0.7
-    share = np.where(across, np.round(share), share)[:, None].astype(np.float32)
-    mixed = (1 - share) * features_UF[left] + share * features_UF[right]
-    length = np.sqrt((mixed * mixed).sum(axis=1, keepdims=True))
-    unit: NDArray[np.float32] = mixed / np.maximum(length, 1e-6)
-    return unit
+    weights: NDArray[np.float32] = np.where(across, np.round(share), share).astype(np.float32)[:, None]
+    return _unit((np.float32(1) - weights) * features_UF[left] + weights * features_UF[right])
 
 
 def _stretch(gains_N: NDArray[np.floating]) -> tuple[int, int]:

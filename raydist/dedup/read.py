@@ -40,8 +40,8 @@ def verify(
     Args:
         model_key: whose vectors give the similarity of pairs that were found otherwise.
         pairs: `a`, `b` (clip keys; b of the archive `against`, if one is named) and `similarity`.
-        known: rows of `schema.PAIRS` of earlier runs: such pairs are not read again, and clips beside copies among them
-            are candidates.
+        known: rows of `schema.PAIRS` of earlier runs on the same archives: such pairs are not read again, and clips
+            beside copies among them are candidates.
 
     Returns:
         Rows of `schema.PAIRS`: every given pair that is not known and whose clips are there, and the pairs that were
@@ -112,9 +112,7 @@ class _Reading:
         self._results: dict[PairKey, tuple[_Job, Verdict | None]] = {}
 
     def _is_present(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is about the clips as they are, of the two archives at hand."""
-        if (row["archive_b"] or "") != self._against:
-            return False
+        """Whether a row is about the clips as they are."""
         self._a.need([row["a"]])
         self._b.need([row["b"]])
         a, b = self._a.clips.get(row["a"]), self._b.clips.get(row["b"])

@@ -89,16 +89,26 @@ def without_bars(pictures_TSS: NDArray[np.uint8]) -> Box:
 
 
 def _bars(bright_SS: NDArray[np.float32], low_SS: NDArray[np.float32]) -> tuple[float, float]:
-    """First and last row that is no bar."""
+    """Where the rows begin and end that are no bar."""
     high = np.quantile(bright_SS, 0.95, axis=1)
     is_bar = (high <= _BLACK) & (high - np.quantile(low_SS, 0.05, axis=1) <= _STEADY)
     most = int(_WIDEST * SIDE)
-    first = int(np.argmin(is_bar)) if not is_bar.all() else 0
-    last = int(np.argmin(is_bar[::-1])) if not is_bar.all() else 0
+    first = int(np.argmin(is_bar)) if not is_bar.all() else SIDE
+    last = int(np.argmin(is_bar[::-1])) if not is_bar.all() else SIDE
     if first > most or last > most:
         return 0.0, float(SIDE)
-    # The row beside a bar is half of one: it is left out too.
-    return float(first + (first > 0)), float(SIDE - last - (last > 0))
+    return first + _dark_part(bright_SS, first, 1), SIDE - last - _dark_part(bright_SS, SIDE - 1 - last, -1)
+
+
+def _dark_part(bright_SS: NDArray[np.float32], row: int, inwards: int) -> float:
+    """How much of the first row that is no bar lies in the bar beside it, told by how much darker it is than the next.
+
+    0 at the border of the picture.
+    """
+    if row in (0, SIDE - 1):
+        return 0.0
+    bar, own, inner = (float(bright_SS[row + step * inwards].mean()) for step in (-1, 0, 1))
+    return float(np.clip((inner - own) / max(inner - bar, 1e-6), 0.0, 1.0))
 
 
 @lru_cache(maxsize=256)

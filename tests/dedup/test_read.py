@@ -10,7 +10,7 @@ from archives import configure, encode, made, rows, write_viclip
 from videos import draw
 
 from raydist import scan
-from raydist.dedup import read, statements
+from raydist.dedup import read
 from raydist.store import read as stored
 
 
