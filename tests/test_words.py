@@ -13,7 +13,7 @@ from raydist import config
 from raydist.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("scan", "caption", "train", "embed", "eval")
+STAGES = ("scan", "caption", "train", "embed", "eval", "dedup")
 VERBS = {"scan", "caption", "train", "embed", "eval", "search", "export", "status", "demo", "config"}
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -24,12 +25,12 @@ from raydist.dedup import decisions, files, groups, page, read, statements, summ
 from raydist.dedup.keepers import Kept
 from raydist.dedup.known import JoinedClips, Pairs, edges_of, unread
 from raydist.dedup.request import Request
-from raydist.dedup.spread import Joined, Side, join
+from raydist.dedup.spread import CROWDS, KEYS, Joined, Side, join
 from raydist.errors import ArchiveError, StoreError
 from raydist.progress import talk
 from raydist.records import Report
 from raydist.report import new_run, run_folder, save
-from raydist.store import commit, lease, roots, schema, settings, sql, stale
+from raydist.store import commit, current, lease, roots, schema, settings, sql, stale
 from raydist.store import read as tables
 from raydist.store.models import Stored
 
@@ -44,6 +45,20 @@ class Reference:
     location: str = ""
     name: str = ""
     """How rows name it: its folder's name, and what tells it from others of that name; both move with it."""
+
+
+_NOTHING = Joined(
+    edges=Path(_SCRATCH),
+    crowds=CROWDS.empty_table(),
+    pairs=0,
+    written=0,
+    clips=0,
+    products=0,
+    share=0.0,
+    bytes_read=0,
+    keys=KEYS.empty_table(),
+)
+"""Of an archive without new clips."""
 
 
 @dataclass(slots=True)
@@ -129,9 +144,13 @@ def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path) -
     table = schema.embeddings_table(model.model_key)
     other = Side(location=reference.location, table=table) if reference.name else None
     began = time.monotonic()
-    with runtime.session(config.ray) as resources:
-        side = Side(location=location, table=table)
-        joined = join(config, resources, side, scratch, threshold=threshold, other=other, known=known)
+    # Ray takes seconds to start: for nothing new it stays away.
+    quiet = known is not None and _is_complete(location, table, known)
+    with nullcontext(None) if quiet else runtime.session(config.ray) as resources:
+        joined = _NOTHING
+        if resources is not None:
+            side = Side(location=location, table=table)
+            joined = join(config, resources, side, scratch, threshold=threshold, other=other, known=known)
         found = Found(joined=joined, clips=joined.keys.num_rows + (0 if known is None else known.num_rows))
         found.seconds["join"] = time.monotonic() - began
         began = time.monotonic()
@@ -140,6 +159,12 @@ def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path) -
     if not reference.name:
         clips.add(_with_crowds(location, joined), threshold)
     return found
+
+
+def _is_complete(location: str, table: str, known: pa.Table) -> bool:
+    """Whether all vectors of the archive are joined; `known` are clips as they are now."""
+    keys = current.current_rows(location, table).keys
+    return bool(np.isin(keys, known["clip_key"].to_numpy()).all())
 
 
 def _read_pairs(config: Config, model: Stored, reference: Reference, stored: Pairs, edges: pa.Table) -> None:
@@ -231,9 +256,9 @@ def _counts(details: Mapping[str, Any]) -> dict[str, int]:
 def _finished(report: Report, found: Found, failed: Counter[str], seconds: float) -> Report:
     joined = found.joined
     steps = ", ".join(f"{step} {took:,.1f} s" for step, took in found.seconds.items())
-    notes = [
-        f"{joined.keys.num_rows:,} clips were new; {joined.share:.1%} of all pairs were computed; {steps}",
-    ]
+    new = joined.keys.num_rows
+    share = f"; {joined.share:.1%} of the pairs that they could make were computed" if new else ""
+    notes = [f"{new:,} clips were new{share}; {steps}"]
     return Report(
         stage=report.stage,
         run=report.run,

@@ -27,7 +27,9 @@ from raydist.records import Report
 from raydist.report import new_run, run_folder, save
 from raydist.store import lease, read, schema, settings, stale
 
-LOWEST, STEP = 0.80, 0.01
+THRESHOLDS = (*(round(0.8 + 0.01 * step, 2) for step in range(20)), 0.995, 0.998, 0.999)
+"""Dense near 1, where the pairs of a model that finds all things alike are."""
+
 EXAMPLES = 3
 """Pairs just above each threshold."""
 
@@ -65,7 +67,7 @@ def run(config: Config, sheet: str | None = None) -> Report:
         config,
         [
             page.Part(
-                heading=f"At {row['threshold']:.2f} and just above",
+                heading=f"At {row['threshold']:g} and just above",
                 pairs=row["examples"],
                 note=f"{row['pairs']:,} pairs, {row['groups']:,} groups, {row['redundant']:,} redundant clips.",
             )
@@ -103,11 +105,10 @@ def _lowest(location: str, table: str) -> float:
     vectors = np.stack(dataset.take(np.sort(rows), columns=["vector"])["vector"].to_pylist()).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    for step in range(round((1 - LOWEST) / STEP)):
-        threshold = round(LOWEST + STEP * step, 6)
+    for threshold in THRESHOLDS:
         if (cosines >= threshold).mean() * (count - 1) / 2 <= _PAIRS_A_CLIP:
             return threshold
-    return round(1 - STEP, 6)
+    return THRESHOLDS[-1]
 
 
 def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list[dict[str, Any]]:
@@ -118,8 +119,7 @@ def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list
     crowded = joined.pairs - joined.written
     chosen: list[tuple[float, NDArray[np.int64]]] = []
     rows: list[dict[str, Any]] = []
-    for step in range(round((1 - lowest) / STEP)):
-        threshold = round(lowest + STEP * step, 6)
+    for threshold in (each for each in THRESHOLDS if each >= lowest):
         over = similarities >= threshold
         count = int(over.sum())
         if not count:
