@@ -44,6 +44,10 @@ class Said:
                 return verdict
         return ""
 
+    def different(self) -> list[tuple[str, str, str]]:
+        """(a, b, archive of b) that are no duplicates."""
+        return [names for names, verdict in self.verdicts.items() if verdict == "different"]
+
     def of_clip(self, clip_id: str) -> bool | None:
         """Whether a clip stays, as was said of it or else of its video; None for nothing."""
         said = self.keep.get(clip_id)

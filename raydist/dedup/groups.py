@@ -108,12 +108,14 @@ def graph_of(clips: Clips, pairs: pa.Table, crowds: pa.Table, said: Said, rules:
     forced = np.array([said.of_clip(name) is True for name in names[: clips.own]] or [False] * clips.own, np.bool_)
     forced = np.concatenate([forced, np.ones(table.num_rows - clips.own, np.bool_)])
     shown = [_shown(pairs, side, spans[rows]) for side, rows in (("a", a_E), ("b", b_E))]
+    clique = _cliques(clips, crowds, a_E, b_E, shown, spans)
+    _part(clips, clique, said)
     return Graph(
         spans_N2=spans,
         pairs_E2=np.stack([a_E, b_E], axis=1),
         a_shown_E2=shown[0],
         b_shown_E2=shown[1],
-        clique_N=_cliques(clips, crowds, a_E, b_E, shown, spans),
+        clique_N=clique,
         forced_N=forced,
     )
 
@@ -152,6 +154,22 @@ def _cliques(
         clique[one[star]] = other[star]
         clique[other[star]] = other[star]
     return clique
+
+
+def _part(clips: Clips, clique_N: Numbers, said: Said) -> None:
+    """Take clips out of a crowd, in place, of which a person said that they are no duplicates of each other."""
+    apart = [names for *names, archive_b in said.different() if not archive_b]
+    if not apart:
+        return
+    rows: dict[str, list[int]] = {}
+    for column in ("clip_id", "video_id"):
+        for row, name in enumerate(clips.table[column].to_pylist()[: clips.own]):
+            rows.setdefault(name, []).append(row)
+    for a, b in apart:
+        ones, others = np.array(rows.get(a, []), np.int64), np.array(rows.get(b, []), np.int64)
+        both = np.intersect1d(clique_N[ones], clique_N[others])
+        for some in (ones, others):
+            clique_N[some[np.isin(clique_N[some], both)]] = -1
 
 
 def settle(
