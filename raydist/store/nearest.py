@@ -17,6 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydist.errors import StoreError
+from raydist.store import filters, roaring
+from raydist.store.filters import Filter
 from raydist.store.location import StorageOptions
 from raydist.store.tables import lance_errors, need_table
 
@@ -43,7 +45,7 @@ def top_k(
 
     Args:
         queries_QD: [Q, D] finite, unit length for cosines.
-        where: an SQL condition over the table's columns, applied before ranking.
+        where: an SQL condition over the table's columns and those of `videos` (see `filters`), applied before ranking.
 
     Returns:
         For each query the columns and `score` (float32, the dot product), best first; k rows if so many pass.
@@ -52,20 +54,36 @@ def top_k(
         ValueError: for queries that are not [Q, D] or not finite, or k < 1.
         StoreError: no such table, vectors of another width, or a condition that is none; it lists the columns.
     """
+    dataset = need_table(location, table, storage_options=storage_options)
+    queries_QD = checked(dataset, table, queries_QD, k)
+    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    return ranked(dataset, queries_QD, k, passing, columns)
+
+
+def checked(dataset: lance.LanceDataset, table: str, queries_QD: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """The queries as they are ranked; what cannot be is refused, as `top_k` says."""
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     if queries_QD.ndim != 2 or not np.isfinite(queries_QD).all():
         raise ValueError(f"queries have shape {queries_QD.shape}, expected [Q, D] of finite numbers")
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
-    dataset = need_table(location, table, storage_options=storage_options)
     _refuse_width(dataset, table, queries_QD.shape[1])
+    return queries_QD
+
+
+def ranked(
+    dataset: lance.LanceDataset,
+    queries_QD: NDArray[np.float32],
+    k: int,
+    passing: Filter,
+    columns: Sequence[str],
+) -> list[pa.Table]:
+    """`top_k` of one version of a table."""
     hits: list[pa.Table] = []
     for start in range(0, len(queries_QD), _QUERIES_PER_PASS):
         best = Best(queries_QD[start : start + _QUERIES_PER_PASS], k)
-        for vectors in _vectors(dataset, where):
-            best.see(*vectors)
-        best.finish()
-        hits += _rows(dataset, best, list(columns))
+        best.look_through(dataset, passing)
+        hits += rows_of(dataset, best, list(columns))
     return hits
 
 
@@ -81,17 +99,13 @@ def _refuse_width(dataset: lance.LanceDataset, table: str, wanted: int) -> None:
 
 
 def _vectors(
-    dataset: lance.LanceDataset, where: str | None
+    dataset: lance.LanceDataset, passing: Filter
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.uint64]]]:
     """Vectors [N, D], clip keys [N] and row addresses [N], batch by batch."""
     width = dataset.schema.field("vector").type.list_size
-    with lance_errors(dataset.uri, where=where, schema=dataset.schema):
+    with lance_errors(dataset.uri, where=passing.where, schema=dataset.schema):
         scanner = dataset.scanner(
-            columns=["vector", "clip_key"],
-            filter=where,
-            prefilter=True,
-            batch_size=_BLOCK,
-            with_row_address=True,
+            columns=["vector", "clip_key"], batch_size=_BLOCK, with_row_address=True, **passing.scan
         )
         for batch in scanner.to_batches():
             vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
@@ -121,6 +135,12 @@ class Best:
         self._keys = np.empty(_BLOCK, np.int64)
         self._addresses = np.empty(_BLOCK, np.uint64)
         self._filled = 0
+
+    def look_through(self, dataset: lance.LanceDataset, passing: Filter) -> None:
+        """Take in all rows that pass, and finish."""
+        for vectors in _vectors(dataset, passing):
+            self.see(*vectors)
+        self.finish()
 
     def see(self, vectors_ND: NDArray[np.float16], keys: NDArray[np.int64], addresses: NDArray[np.uint64]) -> None:
         """Take vectors in, any number of them."""
@@ -169,15 +189,12 @@ class Best:
         self.found[query] = (scores[order], all_keys[order], rows[order])
 
 
-def _rows(dataset: lance.LanceDataset, best: Best, columns: list[str]) -> list[pa.Table]:
-    """Read the rows of all hits, each once."""
+def rows_of(dataset: lance.LanceDataset, best: Best, columns: list[str]) -> list[pa.Table]:
+    """The columns and `score` of all hits, each row read once."""
     addresses = [found[2] for found in best.found]
     unique = np.unique(np.concatenate([np.empty(0, np.uint64), *addresses]))
     with lance_errors(dataset.uri):
-        parts = [
-            _take(dataset, unique[start : start + 10_000], columns) for start in range(0, max(1, len(unique)), 10_000)
-        ]
-    rows = pa.concat_tables(parts)
+        rows = take(dataset, unique, columns)
     places = np.argsort(rows["_rowaddr"].to_numpy())  # address order, as `unique` is
     rows = rows.select(columns)
     hits = []
@@ -187,7 +204,9 @@ def _rows(dataset: lance.LanceDataset, best: Best, columns: list[str]) -> list[p
     return hits
 
 
-def _take(dataset: lance.LanceDataset, addresses: NDArray[np.uint64], columns: list[str]) -> pa.Table:
-    wanted = ", ".join(map(str, addresses.tolist()))
-    where = f"_rowaddr IN ({wanted})" if wanted else "FALSE"
-    return dataset.scanner(columns=columns, filter=where, with_row_address=True).to_table()
+def take(dataset: lance.LanceDataset, addresses: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
+    """Columns and `_rowaddr` of the rows at these addresses, in the table's order."""
+    scanner = dataset.scanner(
+        columns=list(columns), with_row_address=True, row_addr_allowlist=roaring.packed(addresses), scan_in_order=True
+    )
+    return scanner.to_table()
