@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from raydist.archive import Archive
     from raydist.models.encoder import Encoder
     from raydist.train.data import VideoTextDataset
 
-__all__ = ["VideoTextDataset", "__version__", "decode_clip", "load_encoder", "open"]
+__all__ = ["VideoTextDataset", "__version__", "decode_clip", "find_duplicates", "load_encoder", "open"]
 
 
 def __getattr__(name: str) -> Any:
@@ -69,6 +70,25 @@ def decode_clip(
     from raydist.clips.decode import decode_clip as decode
 
     return decode(path, start_s, end_s, frames=frames, size=size, resize=resize, sampling=sampling)
+
+
+def find_duplicates(vectors: NDArray[np.floating], threshold: float = 0.95) -> pa.Table:
+    """All pairs of vectors whose cosine is at or above a threshold, exactly; of m equal vectors m (m - 1) / 2 pairs.
+
+    Args:
+        vectors: [N, D] float16 or float32, of any length but zero.
+        threshold: a cosine above 0 and below 1.
+
+    Returns:
+        `a`, `b` (int64 row numbers, a < b) and `similarity` (float32), sorted by a, then b.
+
+    Raises:
+        UsageError: vectors of another shape or type, a vector that is zero or holds NaN or infinity, a threshold out
+            of bounds.
+    """
+    from raydist.dedup.exact import find_duplicates as find
+
+    return find(vectors, threshold)
 
 
 def load_encoder(name: str = "", adapter: str | None = None, device: str = "cpu") -> Encoder:
