@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydist import choice, runtime
+from raydist.clips import naming
 from raydist.config import Config
 from raydist.dedup import decisions, files, groups, page, read, statements, summary
+from raydist.dedup.decisions import Said
 from raydist.dedup.keepers import Kept
 from raydist.dedup.known import JoinedClips, Pairs, edges_of, unread
 from raydist.dedup.request import Request
-from raydist.dedup.spread import CROWDS, KEYS, Joined, Side, join
+from raydist.dedup.spread import CROWDS, EDGES, KEYS, Joined, Side, join
 from raydist.errors import ArchiveError, StoreError
 from raydist.progress import talk
 from raydist.records import Report
@@ -199,6 +201,7 @@ def _settled(config: Config, request: Request, model: Stored, reference: Referen
     places = roots.places(location, config.roots)
     said, rules = decisions.load(location), request.rules(config)
     stored = Pairs(location, model.model_key, reference.location, reference.name).load()
+    stored = pa.concat_tables([stored, _told(location, said, stored, rules.threshold)])
     counting = groups.counting(stored, said, rules)
     crowds = _crowds(location, model.model_key)
     clips = _clips(location, reference, counting, crowds)
@@ -222,6 +225,18 @@ def _settled(config: Config, request: Request, model: Stored, reference: Referen
     details["sheet"] = str(sheet)
     details["json"] = str(summary.write_json(folder, details))
     return Report(stage=STAGE, run=name, seconds=0.0, counts=_counts(details), details=details)
+
+
+def _told(location: str, said: Said, stored: pa.Table, threshold: float) -> pa.Table:
+    """Pairs of clips of this archive that a person calls duplicates and no run has found."""
+    names = [(a, b) for (a, b, archive_b), verdict in said.verdicts.items() if verdict == "duplicate" and not archive_b]
+    clips = {(naming.clip_key(a), naming.clip_key(b)) for a, b in names if "#t=" in a and "#t=" in b}
+    if not clips:
+        return schema.PAIRS.empty_table()
+    own = stored.filter(pc.equal(stored["archive_b"], ""))
+    clips -= set(zip(own["a"].to_pylist(), own["b"].to_pylist(), strict=True))
+    edges = pa.Table.from_pylist([{"a": a, "b": b} for a, b in sorted(clips)], EDGES)
+    return unread(location, location, edges, threshold)
 
 
 def _figures(

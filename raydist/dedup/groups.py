@@ -74,7 +74,8 @@ class Clips:
 def counting(pairs: pa.Table, said: Said, rules: Rules) -> pa.Table:
     """The pairs that count, with what people said."""
     copies = pc.equal(pairs["kind"], "copy")
-    over = pc.greater_equal(pairs["similarity"], pa.scalar(rules.threshold, pa.float32()))
+    # Pairs of clips without vectors, which frame hashes gave, have none.
+    over = pc.fill_null(pc.greater_equal(pairs["similarity"], pa.scalar(rules.threshold, pa.float32())), False)
     counts = copies if rules.copies_only else pc.or_(copies, over)
     counts = counts.to_numpy()
     if said.verdicts:

@@ -89,7 +89,8 @@ def write(
 def doubtful(pairs: pa.Table, threshold: float) -> list[dict[str, Any]]:
     """Rows, those nearest to the border between copy and look-alike first; unread ones by how near the threshold."""
     sure = np.abs(pc.fill_null(pairs["confidence"], float("nan")).to_numpy() - 0.5)
-    vague = np.minimum(np.abs(pairs["similarity"].to_numpy() - threshold) / (1 - threshold), 1.0) / 2
+    cosines = pc.fill_null(pairs["similarity"], 1.0).to_numpy()
+    vague = np.minimum(np.abs(cosines - threshold) / (1 - threshold), 1.0) / 2
     order = np.argsort(np.where(np.isnan(sure), vague, sure), kind="stable")[:PAIRS_SHOWN]
     rows: list[dict[str, Any]] = pairs.take(pa.array(order)).to_pylist()
     return rows

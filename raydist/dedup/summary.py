@@ -38,7 +38,7 @@ def render(report: Report) -> str:
     lines = [reports.render(report)]
     if "sweep" in found:
         return "\n".join([lines[0], *_sweep(found["sweep"])])
-    for overlap in found["overlaps"][:_SHOWN]:
+    for overlap in sorted(found["overlaps"], key=lambda row: row["a_from_s"] - row["a_to_s"])[:_SHOWN]:
         lines.append("  " + statement(overlap))
     if len(found["overlaps"]) > _SHOWN:
         lines.append(f"  and {len(found['overlaps']) - _SHOWN:,} more in the table of overlaps")

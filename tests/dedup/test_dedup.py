@@ -7,6 +7,7 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import fails_with, made, rows, write_viclip
@@ -154,6 +155,21 @@ def test_a_list_of_decisions_counts_like_options(archive: Path, tmp_path: Path) 
     )
     deduped(archive, decisions=str(file))
     assert kept(archive)["in/other.mp4#t=0,10"] is False
+
+
+def test_a_pair_that_only_a_person_knows_counts(archive: Path) -> None:
+    changes = "dedup.threshold=0.999"  # at which no pair of the two films is found
+    assert "in/other.mp4#t=0,10" not in kept_after(archive, changes)
+    stays = kept_after(archive, changes, same=[("in/other.mp4#t=0,10", "in/third.mp4#t=0,10")])
+    assert (stays["in/other.mp4#t=0,10"], stays["in/third.mp4#t=0,10"]) == (True, False)
+
+
+def kept_after(archive: Path, change: str, **request: Any) -> dict[str, bool]:
+    for name in read.table_names(str(archive)):
+        if name.startswith("duplicates_"):
+            shutil.rmtree(archive / f"{name}.lance")
+    deduped(archive, change, **request)
+    return kept(archive)
 
 
 def test_the_reference_always_stays(archive: Path, films: Path, model: Path, tmp_path: Path) -> None:
