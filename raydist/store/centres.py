@@ -55,11 +55,10 @@ def _gathered(
         rows = np.arange(len(block_ND))
         nearest_N[start : start + _BLOCK], scores_N[start : start + _BLOCK] = here, block_NC[rows, here]
         members = csr_matrix((np.ones(len(here), np.float32), (here, rows)), shape=(count, len(here)))
-        sums_CD += members @ block_ND
+        np.add(sums_CD, members @ block_ND, out=sums_CD)
     return sums_CD, np.bincount(nearest_N, minlength=count), np.argsort(scores_N)
 
 
 def _unit(values_CD: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(values_CD, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = values_CD / np.where(lengths > 0, lengths, 1)
-    return unit
+    return (values_CD / np.where(lengths > 0, lengths, 1)).astype(np.float32)

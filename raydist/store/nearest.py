@@ -99,17 +99,27 @@ def _refuse_width(dataset: lance.LanceDataset, table: str, wanted: int) -> None:
 
 
 def _vectors(
-    dataset: lance.LanceDataset, passing: Filter
+    dataset: lance.LanceDataset, passing: Filter, fragments: list[lance.LanceFragment] | None
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.uint64]]]:
     """Vectors [N, D], clip keys [N] and row addresses [N], batch by batch."""
-    width = dataset.schema.field("vector").type.list_size
     with lance_errors(dataset.uri, where=passing.where, schema=dataset.schema):
         scanner = dataset.scanner(
-            columns=["vector", "clip_key"], batch_size=_BLOCK, with_row_address=True, **passing.scan
+            columns=["vector", "clip_key"],
+            batch_size=_BLOCK,
+            with_row_address=True,
+            fragments=fragments,
+            **passing.scan,
         )
         for batch in scanner.to_batches():
-            vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-            yield vectors, batch["clip_key"].to_numpy(), batch["_rowaddr"].to_numpy()
+            yield vectors_of(batch["vector"]), batch["clip_key"].to_numpy(), batch["_rowaddr"].to_numpy()
+
+
+def vectors_of(column: pa.FixedSizeListArray | pa.ChunkedArray) -> NDArray[np.float16]:
+    """A column of vectors as [N, D]."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    values: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(-1, column.type.list_size)
 
 
 class Best:
@@ -136,9 +146,11 @@ class Best:
         self._addresses = np.empty(_BLOCK, np.uint64)
         self._filled = 0
 
-    def look_through(self, dataset: lance.LanceDataset, passing: Filter) -> None:
-        """Take in all rows that pass, and finish."""
-        for vectors in _vectors(dataset, passing):
+    def look_through(
+        self, dataset: lance.LanceDataset, passing: Filter, fragments: list[lance.LanceFragment] | None = None
+    ) -> None:
+        """Take in all rows that pass (of some fragments), and finish."""
+        for vectors in _vectors(dataset, passing, fragments):
             self.see(*vectors)
         self.finish()
 
@@ -189,17 +201,20 @@ class Best:
         self.found[query] = (scores[order], all_keys[order], rows[order])
 
 
-def rows_of(dataset: lance.LanceDataset, best: Best, columns: list[str]) -> list[pa.Table]:
-    """The columns and `score` of all hits, each row read once."""
-    addresses = [found[2] for found in best.found]
-    unique = np.unique(np.concatenate([np.empty(0, np.uint64), *addresses]))
-    with lance_errors(dataset.uri):
-        rows = take(dataset, unique, columns)
-    places = np.argsort(rows["_rowaddr"].to_numpy())  # address order, as `unique` is
-    rows = rows.select(columns)
+def rows_of(
+    dataset: lance.LanceDataset, best: Best, columns: list[str], rows: pa.Table | None = None
+) -> list[pa.Table]:
+    """The columns and `score` of all hits; each row is read once, or not at all where it is among `rows`."""
+    addresses = np.unique(np.concatenate([np.empty(0, np.uint64), *(found[2] for found in best.found)]))
+    if rows is None:
+        with lance_errors(dataset.uri):
+            rows = take(dataset, addresses, columns)
+    there = rows["_rowaddr"].to_numpy()
+    places = np.argsort(there)
+    rows, there = rows.select(columns).combine_chunks(), there[places]
     hits = []
     for scores, _, found in best.found:
-        hit = rows.take(pa.array(places[np.searchsorted(unique, found)]))
+        hit = rows.take(pa.array(places[np.searchsorted(there, found)]))
         hits.append(hit.append_column("score", pa.array(scores)))
     return hits
 

@@ -1,15 +1,41 @@
-"""The best rows of an embeddings table for a query: through the index where that pays, else exactly."""
+"""The best rows of an embeddings table for a query: through the index where that pays, else exactly.
+
+Reads     an embeddings table, its index and what was measured of it; `videos` where a filter names their columns
+Promises  k rows while so many pass the filter; rows that the index lacks are looked at too; scores are those of exact
+          search, bit by bit. Which rows come is as good as the index's recall; a query may find more among others,
+          because hits of each are compared with all
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cache
 
+import lance
 import numpy as np
 import pyarrow as pa
+from lance.lance import _Session as Session
 from numpy.typing import NDArray
 
-from raydist.store import nearest
-from raydist.store.location import StorageOptions
+from raydist.store import filters, index, nearest
+from raydist.store.filters import Filter
+from raydist.store.index import Built, Card
+from raydist.store.location import StorageOptions, table_uri
+from raydist.store.tables import lance_errors, need_table
+
+_QUERIES = 256
+"""Queries that go to Lance in one call."""
+
+_LOOK_NS, _READ_NS, _MULTIPLY_NS = 60, 600, 10
+"""Nanoseconds of one core: a vector in the index for one query; a vector read by a scan, however many queries there
+are; and its product with one of many queries. Measured at 512 numbers; they decide between index and scan only."""
+
+_CALL_NS = 2_000_000
+"""Of a call to Lance for the index, however little it finds."""
+
+_OWN_SCAN_FROM = 8
+"""Queries from which on rows outside the index are multiplied here, all at once; Lance takes one by one."""
 
 
 def top_k(
@@ -21,7 +47,97 @@ def top_k(
     columns: Sequence[str] = ("clip_key", "clip_id", "fingerprint"),
     *,
     exact: bool = False,
+    probes: int = 0,
     storage_options: StorageOptions = None,
 ) -> list[pa.Table]:
-    """Like `nearest.top_k`."""
-    return nearest.top_k(location, table, queries_QD, k, where, columns, storage_options=storage_options)
+    """Like `nearest.top_k`.
+
+    Args:
+        exact: look at every vector, whether or not there is an index.
+        probes: partitions of the index to look at, for measurements; 0: as many as were found to be enough. With it
+            the index is used whatever a scan would cost.
+    """
+    dataset = _opened(location, table, storage_options)
+    queries_QD = nearest.checked(dataset, table, queries_QD, k)
+    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    built = None if exact or not len(queries_QD) else index.find(dataset)
+    if built is None:
+        return nearest.ranked(dataset, queries_QD, k, passing, columns)
+    rows = built.rows + built.unindexed
+    count = rows if where is None else passing.count(dataset)
+    card = index.read_card(location, table) or Card(partitions=index.partitions_for(rows), trained_rows=rows)
+    wanted = probes or card.probes_for(k * rows / max(count, 1))
+    if count <= k or (not probes and _scan_is_cheaper(len(queries_QD), count, rows, wanted / card.partitions)):
+        return nearest.ranked(dataset, queries_QD, k, passing, columns)
+    hits: list[pa.Table] = []
+    for start in range(0, len(queries_QD), _QUERIES):
+        hits += _indexed(dataset, built, queries_QD[start : start + _QUERIES], k, passing, columns, wanted)
+    short = [at for at, found in enumerate(hits) if found.num_rows < min(k, count)]
+    if short:
+        again = nearest.ranked(dataset, queries_QD[short], k, passing, columns)
+        for at, found in zip(short, again, strict=True):
+            hits[at] = found
+    return hits
+
+
+def _scan_is_cheaper(queries: int, passing: int, rows: int, share: float) -> bool:
+    """Whether all rows that pass are sooner looked at than a share of the index for each query."""
+    calls = -(-queries // _QUERIES)
+    return passing * (_READ_NS + queries * _MULTIPLY_NS) < calls * _CALL_NS + queries * share * rows * _LOOK_NS
+
+
+def _indexed(
+    dataset: lance.LanceDataset,
+    built: Built,
+    queries_QD: NDArray[np.float32],
+    k: int,
+    passing: Filter,
+    columns: Sequence[str],
+    probes: int,
+) -> list[pa.Table]:
+    """Hits of a group of queries; fewer than k where those partitions hold no more."""
+    own_scan = bool(built.unindexed) and len(queries_QD) >= _OWN_SCAN_FROM
+    # Lance rounds queries to float16, so its order is off by a few places where scores are close.
+    asked = {"column": "vector", "q": queries_QD, "k": k + max(4, k // 8), "minimum_nprobes": probes}
+    if len(queries_QD) == 1:
+        asked["q"] = queries_QD[0]
+    with lance_errors(dataset.uri):
+        scanner = dataset.scanner(
+            columns=["_distance"],
+            nearest=asked,
+            with_row_id=True,
+            fast_search=own_scan,
+            disable_scoring_autoprojection=True,
+            **passing.scan,
+        )
+        addresses = np.unique(scanner.to_table()["_rowid"].to_numpy())
+        rows = nearest.take(dataset, addresses, list(dict.fromkeys([*columns, "vector", "clip_key"])))
+    best = nearest.Best(queries_QD, k)
+    best.see(nearest.vectors_of(rows["vector"]), rows["clip_key"].to_numpy(), rows["_rowaddr"].to_numpy())
+    if own_scan:
+        best.look_through(dataset, passing, _outside(dataset))
+        best.finish()
+        return nearest.rows_of(dataset, best, list(columns))
+    best.finish()
+    return nearest.rows_of(dataset, best, list(columns), rows)
+
+
+def _outside(dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    """The fragments that the index lacks."""
+    (described,) = [each for each in dataset.describe_indices() if each.name == index.NAME]
+    covered = {fragment for part in described.segments for fragment in part.fragment_ids}
+    return [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in covered]
+
+
+def _opened(location: str, table: str, storage_options: StorageOptions) -> lance.LanceDataset:
+    """The latest version of the table, on what this process has read of its index before."""
+    try:
+        return lance.dataset(table_uri(location, table), storage_options=storage_options, session=_session())
+    except (ValueError, OSError):
+        return need_table(location, table, storage_options=storage_options)  # with our own words for what is wrong
+
+
+@cache
+def _session() -> Session:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Session(index_cache_size_bytes=min(6 << 30, memory // 4))
