@@ -27,7 +27,11 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(args=arguments, prog_name="raydist", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
         talk.print("interrupted; the same command goes on from here")
-        raise SystemExit(INTERRUPTED) from None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not `sys.exit`: threads of Ray's and Lance's native code that were in the middle of something crash some of
+        # the interpreter's orderly ends, and the exit code would be that of the crash.
+        os._exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
