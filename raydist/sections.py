@@ -165,9 +165,17 @@ class Dedup(Section):
 
 
 class Search(Section):
-    """[search] words, a picture or a clip -> ranked clips."""
+    """[search] words, a picture, a clip or a video -> ranked moments."""
 
     top: int = Field(default=10, ge=1, le=100_000, description="hits a query")
+    moment_s: float = Field(
+        default=120.0, ge=0, description="seconds of a moment of neighbouring clips; 0: each clip is a hit of its own"
+    )
+    per_video: int = Field(default=0, ge=0, description="hits of one video; 0: any number")
+    min_score: float | Literal["auto", "none"] = Field(
+        default="none", description="least cosine of a hit; auto: measured for the model and the archive; none: any"
+    )
+    hybrid: bool = Field(default=False, description="look for the words in captions too")
 
 
 class Ray(Section):

@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_kill_in_the_middle_leaves_no_half_checkpoint(tmp_path: Path) -> None:
     adapter = trained(write_viclip(tmp_path / "viclip"), tmp_path / "mine")
     out = tmp_path / "disk" / "out"
-    done = run_in_child("export._explain = lambda *_: os.kill(os.getpid(), signal.SIGKILL)", adapter, out)
+    done = run_in_child("export.checkpoints._explain = lambda *_: os.kill(os.getpid(), signal.SIGKILL)", adapter, out)
     assert done.returncode == -signal.SIGKILL
     assert not out.exists()
     assert (exported(adapter, out) / "model.safetensors").is_file()

@@ -14,7 +14,10 @@ from raydist.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("scan", "caption", "train", "embed", "eval", "dedup")
-VERBS = {"scan", "caption", "train", "embed", "dedup", "eval", "search", "export", "status", "demo", "config"}
+VERBS = {
+    *("scan", "caption", "train", "embed", "dedup", "eval"),
+    *("search", "index", "export", "forget", "status", "demo", "config"),
+}
 
 
 def test_a_verb_is_there_when_it_works_and_not_before() -> None:

@@ -36,6 +36,7 @@ from raydist.scan.walk import Candidate, Walked, walk
 from raydist.scan.wave import Waves, vanish
 from raydist.sections import Scan
 from raydist.store import compact, lease, read, roots, settings, splits, stale
+from raydist.store.forgotten import Forgotten
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
@@ -156,7 +157,7 @@ def _scan(
     try:
         with bar("looking for files") as progress:
             found = _found(selections, walked, os.path.realpath(location), config.source.remote())
-            manifest.write(units(_to_open(found, known, seen, progress)))
+            manifest.write(units(_to_open(found, known, seen, progress, waves.forgotten)))
         _refuse_emptied(selections, known, seen)
         if manifest.rows:
             _probe(config, manifest, waves, seen.opened, roots.places(location, config.roots))
@@ -168,9 +169,12 @@ def _scan(
     notes = _notes(walked, waves, gone, config.scan)
     if seen.states["failed"]:
         notes.append(f"{seen.states['failed']:,} files failed in an earlier scan; --retry-failed looks at them again")
+    forgotten = seen.forgotten + waves.counts["forgotten"]
+    if forgotten:
+        notes.append(f"skipped: {forgotten:,} files that `raydist forget` took out of this archive; they stay out")
     if lost_copies(location, cutting):
         notes.append("a clip of which another file held a copy is gone: scan once more, and the copy takes its place")
-    if not seen.opened and not seen.states.total():
+    if not seen.opened and not seen.states.total() and not forgotten:
         places = ", ".join(repr(selection.root.location) for selection in selections)
         notes.append(f"no file was found in {places}: is it the right folder? Hidden files and sidecars do not count")
     return _counts(waves, seen, walked, len(gone)), dict(waves.failures), notes
@@ -180,7 +184,8 @@ def _counts(waves: Waves, seen: _Seen, walked: Walked, gone: int) -> dict[str, i
     """What was counted, in the order in which it reads well; files = ok + alias + failed + unchanged."""
     states = {state: waves.counts[state] for state in ("ok", "alias", "failed")}
     unchanged = seen.states.total() - seen.states["skipped"]
-    skipped = walked.skipped.total() + waves.counts["skipped"] + seen.states["skipped"]
+    forgotten = seen.forgotten + waves.counts["forgotten"]
+    skipped = walked.skipped.total() + waves.counts["skipped"] + seen.states["skipped"] + forgotten
     counts = {"files": sum(states.values()) + unchanged, **states, "unchanged": unchanged}
     counts |= {"clips": waves.counts["clips"], "skipped": skipped, "vanished": gone}
     return {name: count for name, count in counts.items() if count or name in ("files", "clips")}
@@ -191,6 +196,8 @@ class _Seen:
 
     def __init__(self) -> None:
         self.opened = 0
+        self.forgotten = 0
+        """Files of a name that is forgotten; those of forgotten bytes show when they are opened."""
         self.states: Counter[str] = Counter()
         """State -> files that the archive holds unchanged."""
         self.collided: set[str] = set()
@@ -207,9 +214,9 @@ def _found(selections: list[Selection], walked: Walked, avoid: str, remote: Remo
 
 
 def _to_open(
-    found: Iterable[tuple[int, Candidate]], known: KnownFiles, seen: _Seen, progress: Bar
+    found: Iterable[tuple[int, Candidate]], known: KnownFiles, seen: _Seen, progress: Bar, forgotten: Forgotten
 ) -> Iterator[Candidate]:
-    """Files that the archive does not hold unchanged."""
+    """Files that the archive does not hold unchanged, and need not leave alone."""
     for number, candidate in found:
         progress.advance()
         seen.found[number] += 1
@@ -217,7 +224,9 @@ def _to_open(
         if candidate.reason == "id_collision":
             seen.collided.add(candidate.video_id)
         state = known.settled(candidate.video_id, candidate.bytes, candidate.modified_ns)
-        if state and candidate.reason != "id_collision":
+        if forgotten.has_video(candidate.video_id):
+            seen.forgotten += 1
+        elif state and candidate.reason != "id_collision":
             seen.states[state] += 1
         else:
             seen.opened += 1

@@ -28,6 +28,7 @@ from raydist.scan.rows import (
     without_aliases,
 )
 from raydist.store import commit, read, schema, sql
+from raydist.store.forgotten import Forgotten
 
 SKIPPED_REASONS = ("picture",)
 """What a probe finds that is no failure: it is counted and not looked at again."""
@@ -54,6 +55,7 @@ class Waves:
         self._collided = collided
         self._videos = commit.Committer(location, "videos", _videos_schema(location))
         self._clips = commit.Committer(location, "clips", schema.CLIPS)
+        self.forgotten = Forgotten(location)
         self._undealt = not read.count_rows(location, "clips")
         self._sources: set[str] = set()
         self._looked_at = 0
@@ -83,6 +85,7 @@ class Waves:
         probed.sort(key=lambda row: row["video_id"])  # which of two ways to cut comes first must not hang on Ray
         before = [row["video_id"] for row in probed if self._known.see(row["video_id"])]
         old_splits = _old_splits(self._location, before)
+        probed = self._without_forgotten(probed)
         carried = self._carried(before)
         stretches = self._stretches(probed)
         videos: list[Row] = []
@@ -96,6 +99,20 @@ class Waves:
             clips.extend(own)
         self._fail_colliding(videos, clips)
         self._write(videos, clips, before)
+
+    def _without_forgotten(self, probed: list[Row]) -> list[Row]:
+        """Without files that hold what a person had forgotten. They get no row: it would bear the name again."""
+        kept = [row for row in probed if not self._is_forgotten(row)]
+        self.counts["forgotten"] += len(probed) - len(kept)
+        return kept
+
+    def _is_forgotten(self, row: Row) -> bool:
+        if self.forgotten.has_video(row["video_id"]) or self.forgotten.has_content(row.get("file_fingerprint")):
+            return True
+        if row["reason"] or not self.forgotten:
+            return False
+        place = self._place(row)
+        return place.pre_cut and self.forgotten.has_source(place.source_id)
 
     def _rows(self, row: Row, old_splits: dict[str, Split], stretches: Stretches) -> tuple[Row, list[Row]]:
         video = video_row(row)

@@ -57,6 +57,24 @@ def is_in(column: str, values: Iterable[Value]) -> str:
     return f"{quote_name(column)} IN ({literals})" if literals else "FALSE"
 
 
+def not_in(column: str, values: Iterable[Value]) -> str:
+    """`column NOT IN (…)`; without a value everything matches."""
+    literals = ", ".join(quote_sql(value) for value in values)
+    return f"{quote_name(column)} NOT IN ({literals})" if literals else "TRUE"
+
+
+def starts_with(column: str, text: str) -> str:
+    """Texts that begin with this one."""
+    return f"starts_with({quote_name(column)}, {quote_sql(text)})"
+
+
+def like(column: str, pattern: str) -> str:
+    """Texts that fit a pattern in which `*` stands for any letters and `?` for one."""
+    escaped = "".join(f"\\{letter}" if letter in "\\%_" else letter for letter in pattern)
+    translated = escaped.replace("*", "%").replace("?", "_")
+    return f"{quote_name(column)} LIKE {quote_sql(translated)} ESCAPE '\\'"
+
+
 def pairs_in(number: str, text: str, pairs: Iterable[tuple[int, str | None]]) -> str:
     """The rows whose columns `number` and `text` hold one of the pairs; flat, so that thousands of pairs parse."""
     known = list(pairs)

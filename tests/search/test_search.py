@@ -44,7 +44,7 @@ def run(
     archive: Path, *queries: Query, where: str | None = None, top: int = 10, model: str = ""
 ) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = search.run(
-        configure(archive, model, f"search.top={top}"), queries, where=where
+        configure(archive, model, f"search.top={top}", "search.moment_s=0"), queries, where=where
     ).to_pylist()
     return found
 

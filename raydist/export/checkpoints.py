@@ -1,7 +1,6 @@
-"""export: what an archive holds, for other programs. So far a merged checkpoint.
+"""A merged checkpoint: an adapter (of a run of the archive, or a folder) folded into the base that it was trained on.
 
-Reads     an adapter (of a run of the archive, or a folder) and the base that it was trained on
-Writes    a new folder, whole or not at all; nothing in the archive
+Promises  the folder is there whole or not at all
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from raydist.models.folders import written_whole
 from raydist.models.registry import base_of, describe, plain_name
 from raydist.models.viclip import tensor_names
 from raydist.records import Report
-from raydist.report import new_run
+from raydist.report import new_run, save
 from raydist.version import __version__
 
 
@@ -55,7 +54,7 @@ def checkpoint(config: Config, out: str) -> Report:
         ) from error
     weights = list(folder.glob("*.safetensors"))
     stored = str(dtype).removeprefix("torch.")
-    return Report(
+    report = Report(
         stage="export",
         run=new_run("export"),
         seconds=time.monotonic() - began,
@@ -64,8 +63,17 @@ def checkpoint(config: Config, out: str) -> Report:
             "bytes": sum(file.stat().st_size for file in weights),
         },
         notes=(f"{info.name} as {stored} in {folder}: use it with `--model {folder}`", f"licence: {info.licence}"),
-        details={"folder": str(folder), "model": info.name, "type": stored, "licence": info.licence},
+        details={
+            "folder": str(folder),
+            "model": info.name,
+            "adapter": adapters.name_of(adapter),
+            "type": stored,
+            "licence": info.licence,
+        },
     )
+    if config.archive:
+        save(report, config.require_archive())
+    return report
 
 
 def _named(config: Config) -> str:

@@ -1,1 +1,0 @@
-"""forget: removes a video from everything, for good."""

@@ -1,0 +1,242 @@
+"""What runs kept of a video: pages and pictures that show it, lists that name it, the strips of TensorBoard.
+
+Pages and pictures go as a whole; of lists, only the lines and rows that name the video. Adapters and checkpoints stay:
+what they learnt cannot be taken out of them, so they are named.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raydist.forget import events
+from raydist.models.keys import cache_home
+from raydist.report import run_folder
+from raydist.runtime import Manifest
+from raydist.store.erase import Target
+
+_TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
+_WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
+_GONE = "(forgotten)"
+_KEPT_FOLDERS = ("adapter", "checkpoints", "tensorboard")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """How videos are called in files that are no tables."""
+
+    target: Target
+    paths: tuple[str, ...] = ()
+    """Of their files, on this machine or on a server."""
+    captions: tuple[str, ...] = ()
+    """Of their clips; a page may show one without its clip."""
+
+    @cached_property
+    def _names(self) -> re.Pattern[str]:
+        names = [*self.target.video_ids, *self.paths]
+        every = sorted({form for name in names for form in (name, html.escape(name), quote(name))}, key=len)
+        # Not within a longer name; what follows may be `#t=`, a quotation mark, the end.
+        return re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, every))})(?![\w-]|\.\w)")
+
+    def are_in(self, text: str) -> bool:
+        """Whether a text names one of the videos."""
+        return self._names.search(text) is not None
+
+    def are_on(self, page: str) -> bool:
+        """Whether a page names one of the videos, or shows a caption of it."""
+        return self.are_in(page) or any(html.escape(caption) in page for caption in self.captions)
+
+
+def trained_on(location: str, target: Target) -> list[str]:
+    """The runs whose training clips were of the videos."""
+    found = []
+    for file in sorted(run_folder(location, "").glob(f"*/{_TRAINED}")):
+        if any(_mask(pq.read_table(file), target)):
+            found.append(file.parent.name)
+    return found
+
+
+def exports(location: str, adapters: Sequence[str]) -> Iterator[str]:
+    """What exports wrote elsewhere: all vectors, and checkpoints with one of these adapters."""
+    for file in sorted(run_folder(location, "").glob("export-*/report.json")):
+        try:
+            details = json.loads(file.read_text(encoding="utf-8"))["details"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if "file" in details or details.get("adapter") in adapters:
+            yield details.get("file") or details["folder"]
+
+
+def redact(location: str, traces: Traces) -> list[str]:
+    """Free the files of runs of the videos, and this machine's copies of frames.
+
+    Returns:
+        The files that were deleted or changed, below the archive.
+    """
+    changed: list[str] = []
+    top = run_folder(location, "")
+    Manifest.sweep(top, list)
+    shown = {run for run in top.glob("*") if run.is_dir() and _shows(run, traces.target)}
+    for file in sorted([*_files(top), *_pages(Path(location))]):
+        if _redacted(file, traces):
+            changed.append(str(file.relative_to(location)))
+    for run in sorted(shown):
+        for file in sorted(run.glob("**/events.out.tfevents.*")):
+            if events.without_pictures(file):
+                changed.append(str(file.relative_to(location)))
+    _drop_copies(traces.target)
+    return changed
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Files of runs that may name a video."""
+    for file in top.glob("**/*"):
+        below = file.relative_to(top).parts
+        if file.is_file() and not (len(below) > 2 and below[1] in _KEPT_FOLDERS):
+            yield file
+
+
+def _pages(location: Path) -> Iterator[Path]:
+    """Pages in the archive's folder beside its tables and runs, such as the demo's."""
+    for folder in location.iterdir():
+        if folder.suffix in (".html", ".htm"):
+            yield folder
+        elif folder.is_dir() and folder.suffix != ".lance" and folder.name != "runs":
+            yield from folder.glob("**/*.html")
+
+
+def _shows(run: Path, target: Target) -> bool:
+    """Whether clips of the videos are among those that a run's TensorBoard shows."""
+    file = run / _WATCHED
+    return file.is_file() and any(_mask(pq.read_table(file), target))
+
+
+def _redacted(file: Path, traces: Traces) -> bool:
+    """Whether the file named a video; it does not any more."""
+    suffix = file.suffix.lower()
+    if suffix in _WHOLE:
+        beside = [other for other in file.parent.iterdir() if other.suffix.lower() in (".json", ".csv", ".jsonl")]
+        is_page = suffix in (".html", ".htm")
+        if traces.are_on(_read(file)) if is_page else any(traces.are_in(_read(other)) for other in beside):
+            file.unlink()
+            return True
+        return False
+    if suffix == ".parquet":
+        return _without_rows(file, traces.target)
+    how = _HOW.get(suffix)
+    if how is None or not traces.are_in(_read(file)):
+        return False
+    _replace(file, how(_read(file), traces).encode(errors="surrogateescape"))
+    return True
+
+
+def _read(file: Path) -> str:
+    # Lines end as they do in the file.
+    return file.read_bytes().decode(errors="surrogateescape")
+
+
+def _replace(file: Path, data: bytes) -> None:
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    part.write_bytes(data)
+    part.replace(file)
+
+
+def _json(text: str, traces: Traces) -> str:
+    try:
+        return json.dumps(_without(json.loads(text), traces), indent=2, ensure_ascii=False) + "\n"
+    except ValueError:  # half of one
+        return ""
+
+
+def _lines(text: str, traces: Traces) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not traces.are_in(line))
+
+
+def _csv(text: str, traces: Traces) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    for row in csv.reader(io.StringIO(text, newline="")):
+        if not any(traces.are_in(cell) for cell in row):
+            writer.writerow(row)
+    return file.getvalue()
+
+
+_HOW: dict[str, Callable[[str, Traces], str]] = {
+    ".json": _json,
+    ".jsonl": _lines,
+    ".txt": _lines,
+    ".md": _lines,
+    ".csv": _csv,
+}
+
+
+def _without(value: Any, traces: Traces) -> Any:
+    """A JSON value without what names a video: whole elements of lists, single values of objects."""
+    if isinstance(value, str):
+        return _GONE if traces.are_in(value) else value
+    if isinstance(value, list):
+        return [_without(each, traces) for each in value if not _names_it(each, traces)]
+    if isinstance(value, dict):
+        return {key: _without(each, traces) for key, each in value.items() if not traces.are_in(key)}
+    return value
+
+
+def _names_it(element: Any, traces: Traces) -> bool:
+    """Whether an element of a list is about a video: it, or one of its values, names it."""
+    if isinstance(element, str):
+        return traces.are_in(element)
+    values = element.values() if isinstance(element, dict) else element if isinstance(element, list) else ()
+    inner = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    return any(isinstance(text, str) and traces.are_in(text) for text in inner)
+
+
+def _without_rows(file: Path, target: Target) -> bool:
+    table = pq.read_table(file)
+    mask = _mask(table, target)
+    if not any(mask):
+        return False
+    kept = table.filter(pc.invert(pa.array(mask)))
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    pq.write_table(kept, part)
+    part.replace(file)
+    return True
+
+
+def _mask(table: pa.Table, target: Target) -> list[bool]:
+    """Which rows of a file name a video, by any of the columns that do in tables."""
+    wanted: dict[str, tuple[pa.DataType, Iterable[Any]]] = {
+        "video_id": (pa.string(), target.video_ids),
+        "clip_id": (pa.string(), target.clip_ids),
+        "clip_key": (pa.int64(), target.keys),
+        "a": (pa.int64(), target.keys),
+        "b": (pa.int64(), target.keys),
+    }
+    found = [False] * table.num_rows
+    for name, (kind, values) in wanted.items():
+        if name in table.schema.names and table.schema.field(name).type == kind:
+            hits = pc.is_in(table[name], value_set=pa.array(list(values), kind)).to_pylist()
+            found = [old or new for old, new in zip(found, hits, strict=True)]
+    return found
+
+
+def _drop_copies(target: Target) -> None:
+    """Frames that training copied to this machine; their names begin with the clip's key."""
+    keys = {str(key) for key in target.keys}
+    for file in (cache_home() / "frames").glob("*/*"):
+        # A key may be negative: the fingerprint is what follows the last sign.
+        if file.name.lstrip(".").rpartition("-")[0] in keys:
+            file.unlink(missing_ok=True)
