@@ -76,7 +76,7 @@ def _hit(rank: int, hit: Hit, width: int) -> Image.Image:
         draw.text((film // 2, _FRAME_HEIGHT_PX // 2), "no picture", _LINE, fonts(_TEXT_PT)[0], anchor="mm")
     left = film + 18
     room = width - left
-    figures = f"{hit.label or rank}   {time_code(hit.start_s)} - {time_code(hit.end_s)}   {hit.score:.3f}"
+    figures = f"{hit.label or rank} | {time_code(hit.start_s)} - {time_code(hit.end_s)} | {hit.score:.3f}"
     texts = [(figures, _FIGURE_PT, _INK, 1), (hit.caption, _TEXT_PT, _INK, 2), (hit.clip_id, _NAME_PT, _GREY, 3)]
     top = 0
     for text, size, colour, count in texts:
