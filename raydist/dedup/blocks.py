@@ -25,6 +25,7 @@ class Group:
     """Vectors in the order of their cells."""
 
     block: Block
+    """The first N of it; there may be others behind."""
     cell: NDArray[np.int32]
     """[N] ascending."""
     cells: NDArray[np.int32]
@@ -35,7 +36,12 @@ class Group:
     """[C] see `Layout.radius`."""
 
     def __len__(self) -> int:
-        return len(self.block)
+        return len(self.cell)
+
+    @property
+    def head(self) -> NDArray[np.float32]:
+        """[N, K + 1]."""
+        return self.block.head[: len(self.cell)]
 
     def sizes(self) -> NDArray[np.int64]:
         """[C] rows of each cell."""
@@ -43,7 +49,7 @@ class Group:
 
 
 def group_of(block: Block, cell: NDArray[np.int32], layout: Layout) -> Group:
-    """A group of vectors that are sorted by cell."""
+    """A group of the first vectors of a block, which are sorted by cell."""
     cells, starts = np.unique(cell, return_index=True)
     ends = np.append(starts, len(cell)).astype(np.int64)
     radii = [layout.radius(block.head[ends[n] : ends[n + 1]], int(number)) for n, number in enumerate(cells)]
@@ -53,8 +59,11 @@ def group_of(block: Block, cell: NDArray[np.int32], layout: Layout) -> Group:
 def proposed(kernel: Kernel, layout: Layout, a: Group, b: Group) -> Iterator[Near]:
     """Pairs (row of a, row of b, product) that may reach the threshold, each once; of a group with itself a < b."""
     same = a is b
-    from_a = layout.border(a.block.head, a.cell, b.cells, b.radii)
-    from_b = from_a if same else layout.border(b.block.head, b.cell, a.cells, a.radii)
+    if kernel.dense:
+        yield from _all(kernel, a, b, same=same)
+        return
+    from_a = layout.border(a.head, a.cell, b.cells, b.radii)
+    from_b = from_a if same else layout.border(b.head, b.cell, a.cells, a.radii)
     pruned = int((from_a.sum(axis=0) * b.sizes()).sum())
     if not same:
         pruned += int((from_b.sum(axis=0) * a.sizes()).sum())

@@ -84,8 +84,9 @@ class Block:
     def __init__(self, raw: NDArray[np.floating], squares: NDArray[np.float64], head: NDArray[np.float32]) -> None:
         """`raw` [N, D] as stored, float16 or float32; `squares` [N] x . x; `head` [N, K + 1], K 0 without heads."""
         self.raw, self.squares, self.head = raw, squares, head
-        self.read = 0
-        """Vectors taken from `raw` so far."""
+        self.fetched = 0
+        """Vectors taken from `raw` so far, some of them several times."""
+        self._made = 0
         self._units: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -100,10 +101,11 @@ class Block:
         """Vectors of length 1 [rows, D]."""
         if self._units is None:
             wanted = len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)
-            if wanted + self.read < len(self):
-                self.read += wanted
+            if wanted + self._made < len(self):  # else it is cheaper to keep them all
+                self._made += wanted
+                self.fetched += wanted
                 return _normalised(self.raw[rows], self.squares[rows])
-            self.read += len(self)
+            self.fetched += len(self)
             self._units = _normalised(self.raw, self.squares)
         found: NDArray[np.float32] = self._units[rows]
         return found
@@ -111,6 +113,8 @@ class Block:
     def similarity(self, rows: NDArray[np.integer], other: Block, others: NDArray[np.integer]) -> NDArray[np.float64]:
         """[P] of pairs (row of this block, row of the other), as defined above."""
         found = np.empty(len(rows))
+        self.fetched += len(rows)
+        other.fetched += len(rows)
         for start in range(0, len(rows), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             x, y = self.raw[rows[part]].astype(np.float64), other.raw[others[part]]
@@ -184,6 +188,9 @@ Near = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 class Kernel:
     """Proposes the pairs of two blocks that may reach a threshold."""
+
+    dense = False
+    """Whether it should look at all pairs, rather than those that cells leave."""
 
     def __init__(self, width: int, size: int, threshold: float) -> None:
         """`width` is D, `size` K."""

@@ -1,8 +1,14 @@
 """spread: the join of an archive's vectors, or of new ones with those that are known, as tasks on Ray.
 
+    a sample -> the layout of space           this process
+    stretches of the table -> shards          a task each: read, find cells, sort by them
+    shards -> groups of neighbouring cells    a task each: collapse equal vectors, set crowds apart
+    groups -> edges                           a task for each two that have cells within reach of each other
+
 Reads   `embeddings_<model_key>` and `clips` of one archive or two
-Writes  Parquet files of pairs below a work folder
+Writes  Parquet files of edges below a work folder
 Again   a second run with the same work folder starts anew and gives the same result
+Memory  a task: two groups and a product, below 500 MB; this process: keys, fingerprints and addresses of the clips
 """
 
 from __future__ import annotations
@@ -13,20 +19,27 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raydist import runtime
 from raydist.config import Config
+from raydist.dedup import cells, crowds, scratch, tasks
+from raydist.dedup.exact import check_threshold
+from raydist.dedup.facing import EDGES, Faced, face
+from raydist.dedup.kernel import block_of
+from raydist.dedup.line import Call, run_all
+from raydist.dedup.tasks import CROWDS, Assembled, Piece, Shard, Stretch
+from raydist.errors import ResourceError, StoreError
 from raydist.runtime import Resources
 from raydist.store import current
 
-EDGES = pa.schema({"a": pa.int64(), "b": pa.int64(), "similarity": pa.float32()})
-CROWDS = pa.schema({"clip_key": pa.int64(), "crowd": pa.int64(), "similarity": pa.float32()})
+__all__ = ["CROWDS", "EDGES", "Joined", "Side", "join"]
+
 KEYS = pa.schema({"clip_key": pa.int64(), "fingerprint": pa.string()})
 
-BIN = 0.005
-"""Width of a bin of the histogram."""
+GROUP_BYTES = 48 << 20
+"""Of a group's vectors in float32. A task holds two groups so, and their float16 originals are mapped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +57,28 @@ class Joined:
     """What a join found."""
 
     edges: Path
-    """A folder of Parquet files in `EDGES`: a is a clip key of `side`, b of `other` or of the same side; each pair of
-    clips once, in either direction."""
+    """A folder of Parquet files in `EDGES`: a is a clip key of `side`, b of `other` or of the same side. Each pair of
+    clips that are in no crowd once, in either direction; one edge for a clip and a crowd, one for two crowds."""
     crowds: pa.Table
-    """`CROWDS`: the clip, the pivot's clip key, the similarity to the pivot; the pivot is one of the rows."""
+    """`CROWDS`: the clip, the pivot's clip key, the similarity to the pivot; the pivot is one of the rows. Each two
+    clips of a crowd are a pair. Empty with `other`."""
     pairs: int
     """Pairs of clips at or above the threshold, those inside of crowds and beside them included."""
     written: int
     """Edges in the files."""
+    left_out: int
+    """Of `pairs`, those in places so dense that they were only counted, though no crowd: see `facing`."""
     clips: int
     """Clips that were joined: those of both sides."""
     products: int
-    """Pairs of vectors that were compared."""
+    """Pairs of vectors that were compared, most of them by their heads alone: see `kernel`."""
+    whole: int
+    """Of these, whole vectors."""
     share: float
-    """Of all pairs that there are."""
+    """`products`, of all pairs of clips."""
     bytes_read: int
     histogram: dict[float, int] = field(default_factory=dict)
-    """Lower end of a bin of `BIN` -> pairs."""
+    """Lower end of a bin of 0.005 -> pairs; inside of crowds and beside them estimated from samples."""
     keys: pa.Table
     """`KEYS`: the rows of `side` that were joined as new."""
 
@@ -78,51 +96,196 @@ def join(
     """All pairs of clips whose vectors have a cosine of `threshold` or more.
 
     Args:
-        work: a folder of this run alone, seen by all nodes; emptied first.
-        other: rows of another archive: only pairs of a clip of `side` and one of `other`.
-        known: `clip_key`, `fingerprint`, `crowd` (or NULL) of rows of `side` whose pairs with each other (with
-            `other`, if given) were found before: pairs of two known rows are left out.
+        work: a folder of this run alone that all nodes see; what an earlier run left there is deleted.
+        other: rows of another archive: pairs of a clip of `side` and one of `other` only.
+        known: `clip_key`, `fingerprint` of rows of `side` that were joined before: pairs of two of them are left out,
+            and with `other` all of theirs.
+
+    Raises:
+        UsageError: a threshold out of bounds.
+        StoreError: no such table, tables of two widths, a condition that is none, or a vector that is zero or no
+            number.
+        ResourceError: `dedup.device` is `cuda` and the cluster has no GPU.
     """
-    shutil.rmtree(work / "edges", ignore_errors=True)
+    check_threshold(threshold)
+    device = _device(config.dedup.device, resources)
+    for name in ("layout", "shards", "groups", "crowds", "edges"):
+        shutil.rmtree(work / name, ignore_errors=True)
     (work / "edges").mkdir(parents=True)
     rows = current.current_rows(side.location, side.table, side.where)
-    fresh = np.ones(len(rows.keys), np.bool_)
-    if known is not None and known.num_rows:
-        pairs = set(zip(known["clip_key"].to_pylist(), known["fingerprint"].to_pylist(), strict=True))
-        here = zip(rows.keys.tolist(), rows.fingerprints.to_pylist(), strict=True)
-        fresh = np.array([pair not in pairs for pair in here], np.bool_)
-    x = _all(rows)
+    old = np.zeros(len(rows.keys), np.bool_) if known is None else rows.among(known)
+    new = rows.only(~old)
     if other is not None:
-        theirs = current.current_rows(other.location, other.table, other.where)
-        y, keys_b = _all(theirs), theirs.keys
-        ok = fresh[:, None] & np.ones((1, len(keys_b)), np.bool_)
+        others = current.current_rows(other.location, other.table, other.where)
+        _refuse_other_width(rows, others)
     else:
-        y, keys_b = x, rows.keys
-        ok = np.triu(fresh[:, None] | fresh[None, :], 1)
-    similarity = x @ y.T
-    a, b = np.nonzero((similarity >= threshold) & ok)
-    found = similarity[a, b].astype(np.float32)
-    table = pa.table([pa.array(rows.keys[a]), pa.array(keys_b[b]), pa.array(found)], schema=EDGES)
-    pq.write_table(table, work / "edges" / "part-0.parquet")
-    bins, counts = np.unique(np.floor((similarity[a, b] - threshold) / BIN).astype(int), return_counts=True)
-    return Joined(
-        edges=work / "edges",
-        crowds=CROWDS.empty_table(),
-        pairs=len(a),
-        written=len(a),
-        clips=len(x) + (len(y) if other is not None else 0),
-        products=int(ok.sum()),
-        share=1.0,
-        bytes_read=x.nbytes // 4,
-        histogram={round(threshold + BIN * int(bin), 6): int(n) for bin, n in zip(bins, counts, strict=True)},
-        keys=pa.table([pa.array(rows.keys), rows.fingerprints], schema=KEYS).filter(pc.equal(pa.array(fresh), True)),
-    )
+        others = rows.only(old)
+    run = _Run(work, threshold, limit=config.dedup.tasks or max(1, int(resources.cpus - runtime.LIGHT_CPUS)))
+    return run.joined(new, others, device, int(resources.gpus), within=other is None)
 
 
-def _all(rows: current.Rows) -> NDArray[np.float64]:
-    order = np.argsort(rows.addresses)
-    vectors = np.empty((len(order), rows.width))
-    for at, found in current.vectors_at(rows.location, rows.table, rows.version, rows.addresses[order]):
-        vectors[order[at]] = found
-    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
+def _device(wanted: str, resources: Resources) -> str:
+    if wanted == "cuda" and resources.gpus < 1:
+        raise ResourceError("dedup.device=cuda, but the cluster has no GPU: add one, or set dedup.device=cpu")
+    return "cuda" if wanted != "cpu" and resources.gpus >= 1 else "cpu"
+
+
+def _refuse_other_width(side: current.Rows, other: current.Rows) -> None:
+    if side.width != other.width:
+        raise StoreError(
+            f"table {side.table!r} of {side.location!r} holds {side.width}-d vectors, {other.table!r} of "
+            f"{other.location!r} {other.width}-d ones: join archives that were embedded with one model"
+        )
+
+
+class _Run:
+    """One join at work. Set a: the new clips; set b: those that they are joined with besides."""
+
+    def __init__(self, work: Path, threshold: float, *, limit: int) -> None:
+        self._work, self._threshold, self._limit = work, threshold, limit
+        self._bytes = 0
+        self._histogram = crowds.Histogram(threshold)
+
+    def joined(self, new: current.Rows, others: current.Rows, device: str, gpus: int, *, within: bool) -> Joined:
+        """Do it all; `within`: the new clips are joined with each other too."""
+        count, beside = len(new.keys), len(others.keys)
+        possible = count * beside + (count * (count - 1) // 2 if within else 0)
+        a: list[Assembled] = []
+        faced: list[Faced] = []
+        if possible:
+            scratch.save_layout(self._work, self._layout([new, others], possible))
+            shards_a, shards_b = self._shards({"a": new, "b": others})
+            a, b = self._groups({"a": shards_a, "b": shards_b}, new.width, crowded={"a": within, "b": True})
+            faced = self._face(a, b, device, gpus, within=within)
+        for found in faced:
+            self._histogram.counts += found.histogram
+        for group in a:
+            self._histogram.counts += group.histogram
+        products = sum(found.compared for found in faced)
+        result = Joined(
+            edges=self._work / "edges",
+            crowds=self._crowds(),
+            pairs=sum(found.pairs for found in faced) + sum(group.crowd_pairs for group in a),
+            written=sum(found.written for found in faced),
+            left_out=sum(found.left_out for found in faced),
+            clips=count + beside,
+            products=products,
+            whole=sum(found.whole for found in faced),
+            share=products / max(1, possible),
+            bytes_read=self._bytes + sum(found.bytes_read for found in faced),
+            histogram=self._histogram.as_dict(),
+            keys=pa.table([pa.array(new.keys), new.fingerprints], schema=KEYS),
+        )
+        for name in ("layout", "shards", "groups", "crowds"):
+            shutil.rmtree(self._work / name, ignore_errors=True)
+        return result
+
+    def _layout(self, sets: list[current.Rows], possible: int) -> cells.Layout:
+        """Learn the division of space from vectors drawn evenly from all sets."""
+        total = sum(len(rows.keys) for rows in sets)
+        drawn = np.random.default_rng(0).permutation(total)[: cells.sample_size(possible)]
+        first = _directed(self._sample(sets, drawn[: cells.SAMPLE]))
+        basis = cells.principal(block_of(first).units(slice(None)), self._threshold)
+        heads = [block_of(first, basis).head]
+        for start in range(cells.SAMPLE, len(drawn), 2 * cells.SAMPLE):
+            heads.append(block_of(_directed(self._sample(sets, drawn[start : start + 2 * cells.SAMPLE])), basis).head)
+        return cells.learn(basis, np.concatenate(heads), self._threshold, possible)
+
+    def _sample(self, sets: list[current.Rows], drawn: NDArray[np.int64]) -> NDArray[np.float16]:
+        parts, base = [], 0
+        for rows in sets:
+            own = drawn[(drawn >= base) & (drawn < base + len(rows.keys))] - base
+            addresses = np.sort(rows.addresses[own])
+            parts.append(current.sampled_vectors(rows.location, rows.table, rows.version, addresses))
+            base += len(rows.keys)
+        vectors = np.concatenate(parts)
+        self._bytes += vectors.nbytes
+        return vectors
+
+    def _shards(self, sets: dict[str, current.Rows]) -> tuple[list[Shard], list[Shard]]:
+        """Read the tables, a stretch a task."""
+        calls = []
+        for name, rows in sets.items():
+            size = _group_rows(rows.width)
+            order = np.argsort(rows.addresses)
+            for number, start in enumerate(range(0, len(order), size)):
+                part = order[start : start + size]
+                stretch = Stretch(
+                    location=rows.location,
+                    table=rows.table,
+                    version=rows.version,
+                    keys=rows.keys[part],
+                    addresses=rows.addresses[part],
+                )
+                calls.append(Call(tasks.read, (stretch, self._work, self._work / "shards" / f"{name}-{number}")))
+        shards: list[Shard] = run_all("reading vectors", calls, self._limit)
+        for shard in shards:
+            if shard.bad:
+                raise StoreError(f"{shard.bad}; delete its row, then run `raydist embed` again")
+            self._bytes += shard.bytes_read
+        return [s for s in shards if s.folder.name[0] == "a"], [s for s in shards if s.folder.name[0] == "b"]
+
+    def _groups(
+        self, sets: dict[str, list[Shard]], width: int, crowded: dict[str, bool]
+    ) -> tuple[list[Assembled], list[Assembled]]:
+        """Put groups together, a task each."""
+        calls = []
+        for name, shards in sets.items():
+            for number, pieces in enumerate(grouped(shards, _group_rows(width))):
+                folder = self._work / "groups" / f"{name}-{number}"
+                own_crowds = self._work / "crowds" / f"{folder.name}.parquet" if crowded[name] else None
+                calls.append(Call(tasks.assemble, (pieces, self._work, folder, own_crowds, self._threshold)))
+        groups: list[Assembled] = run_all("sorting vectors", calls, self._limit)
+        self._bytes += sum(group.bytes_read for group in groups)
+        return [g for g in groups if g.folder.name[0] == "a"], [g for g in groups if g.folder.name[0] == "b"]
+
+    def _face(self, a: list[Assembled], b: list[Assembled], device: str, gpus: int, *, within: bool) -> list[Faced]:
+        """Compare the groups that have cells within reach of each other, a task for each two."""
+        calls = []
+        for number, one in enumerate(a):
+            for other in [*(a[number:] if within else []), *b]:
+                if one.reaches[other.cells].any() or other.reaches[one.cells].any():
+                    edges = self._work / "edges" / f"{one.folder.name}_{other.folder.name}.parquet"
+                    calls.append(Call(face, (one.folder, other.folder, self._work, edges, self._threshold, device)))
+        on_gpu = device != "cpu"
+        return run_all("comparing vectors", calls, gpus if on_gpu else self._limit, gpus=1.0 if on_gpu else 0.0)
+
+    def _crowds(self) -> pa.Table:
+        """The crowds of the new clips; those of others only say what is written of pairs with them."""
+        files = sorted((self._work / "crowds").glob("a-*.parquet"))
+        return pa.concat_tables([CROWDS.empty_table(), *map(pq.read_table, files)])
+
+
+def _group_rows(width: int) -> int:
+    return max(1_024, GROUP_BYTES // (4 * width))
+
+
+def _directed(raw: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Without vectors that cannot be compared; they are refused when they are read, with the name of their clip."""
+    lengths = np.linalg.norm(raw.astype(np.float32), axis=1)
+    found: NDArray[np.float16] = raw[np.isfinite(lengths) & (lengths > 0)]
+    return found
+
+
+def grouped(shards: list[Shard], limit: int) -> list[list[Piece]]:
+    """Pieces of shards for groups of at most `limit` rows: whole cells one after the other, large ones cut up."""
+    if not shards:
+        return []
+    sizes = np.stack([shard.sizes for shard in shards])
+    ends = np.cumsum(sizes, axis=1)
+    groups: list[list[Piece]] = [[]]
+    room = limit
+    for cell in np.flatnonzero(sizes.any(axis=0)).tolist():
+        if sizes[:, cell].sum() > room and groups[-1]:
+            groups.append([])
+            room = limit
+        for number in np.flatnonzero(sizes[:, cell]).tolist():
+            start, end = int(ends[number, cell] - sizes[number, cell]), int(ends[number, cell])
+            while start < end:
+                if not room:
+                    groups.append([])
+                    room = limit
+                count = min(room, end - start)
+                groups[-1].append(Piece(shard=shards[number].folder, start=start, end=start + count, cell=cell))
+                start, room = start + count, room - count
+    return groups

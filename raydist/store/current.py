@@ -8,13 +8,13 @@ Promises  a row is current if `clips` has its key and fingerprint; vectors of on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydist.store.join import BUCKET_ROWS, buckets
+from raydist.store.join import BUCKET_ROWS, Bucket, buckets
 from raydist.store.location import StorageOptions
 from raydist.store.sql import all_of
 from raydist.store.tables import lance_errors, need_table
@@ -35,6 +35,23 @@ class Rows:
     fingerprints: pa.Array
     addresses: NDArray[np.uint64]
     """Lance's row addresses: fragment id << 32 | row in the fragment."""
+
+    def among(self, others: pa.Table) -> NDArray[np.bool_]:
+        """For each row, whether `others` (`clip_key`, `fingerprint`) has its key and fingerprint."""
+        found = np.zeros(len(self.keys), np.bool_)
+        own = Bucket(where="", keys=self.keys, fingerprints=self.fingerprints, addresses=self.addresses)
+        for batch in others.select(["clip_key", "fingerprint"]).to_batches():
+            found[own.places(batch)[0]] = True
+        return found
+
+    def only(self, wanted: NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        return replace(
+            self,
+            keys=self.keys[wanted],
+            fingerprints=self.fingerprints.filter(pa.array(wanted)),
+            addresses=self.addresses[wanted],
+        )
 
 
 def current_rows(

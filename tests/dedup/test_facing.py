@@ -1,0 +1,107 @@
+"""Two groups of a join: their pairs on any device, and what is done where there are too many."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydist.dedup import cells, crowds, facing, scratch, tasks
+from raydist.dedup.kernel import block_of
+
+T = 0.9
+
+
+def grouped(work: Path, raw: np.ndarray) -> Path:
+    """One group of all vectors, without crowds; a clip's key is its row."""
+    basis = cells.principal(block_of(raw).units(slice(None)), T)
+    layout = cells.learn(basis, block_of(raw, basis).head, T, 1e6)
+    scratch.save_layout(work, layout)
+    cell = layout.assign(block_of(raw, basis).head)
+    order = np.argsort(cell, kind="stable")
+    scratch.save(work / "shards" / "a-0", raw=raw[order], keys=order)
+    ends = np.append(np.flatnonzero(np.diff(cell[order], prepend=-1)), len(raw)).tolist()
+    pieces = [
+        tasks.Piece(shard=work / "shards" / "a-0", start=start, end=end, cell=int(cell[order[start]]))
+        for start, end in pairwise(ends)
+    ]
+    return tasks.assemble(pieces, work, work / "groups" / "a-0", None, T).folder
+
+
+def faced(work: Path, group: Path, device: str = "cpu") -> tuple[facing.Faced, dict[tuple[int, int], float]]:
+    found = facing.face(group, group, work, work / "edges.parquet", T, device)
+    rows = pq.read_table(work / "edges.parquet").to_pylist()
+    (work / "edges.parquet").unlink()
+    return found, {(min(row["a"], row["b"]), max(row["a"], row["b"])): row["similarity"] for row in rows}
+
+
+def clustered(count: int, spread: float) -> np.ndarray:
+    generator = np.random.default_rng(3)
+    centres = generator.normal(size=(20, 32))[generator.integers(0, 20, count)]
+    return (centres + generator.normal(size=(count, 32)) * spread).astype(np.float16)
+
+
+def test_a_gpus_products_give_the_pairs_of_a_cpu(tmp_path: Path) -> None:
+    """Its code on the CPU: the device is a word to torch."""
+    from raydist.dedup.gpu import GpuKernel
+
+    raw = clustered(1_500, 0.4)
+    group = grouped(tmp_path, raw)
+    found, wanted = faced(tmp_path, group)
+    assert len(wanted) > 1_000
+    kernels: list[GpuKernel] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facing, "_kernel", lambda *given: kernels.append(GpuKernel(*given)) or kernels[-1])
+        on_device, edges = faced(tmp_path, group, "cpu")
+    assert len(kernels) == 1
+    assert edges == wanted
+    assert (on_device.pairs, on_device.whole) == (found.pairs, on_device.compared)
+    assert np.allclose(on_device.histogram, found.histogram)
+
+
+def test_where_pairs_are_too_dense_some_are_written_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = clustered(1_200, 0.2)
+    group = grouped(tmp_path, raw)
+    found, wanted = faced(tmp_path, group)
+    assert (found.pairs, found.written, found.left_out) == (len(wanted), len(wanted), 0)
+    monkeypatch.setattr(facing, "DENSE", 100)
+    monkeypatch.setattr(facing, "_DENSE_EACH", 20)
+    thin, edges = faced(tmp_path, group)
+    assert thin.pairs == found.pairs
+    assert thin.pairs == thin.written + thin.left_out
+    assert thin.left_out > 0
+    assert edges.items() <= wanted.items()
+    assert {clip for pair in edges for clip in pair} == {clip for pair in wanted for clip in pair}
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 300), half=st.booleans())
+def test_equal_vectors_come_together_in_the_order_of_their_first(seed: int, count: int, half: bool) -> None:
+    generator = np.random.default_rng(seed)
+    raw = generator.integers(0, 3, (count, 3)).astype(np.float16 if half else np.float32)
+    order, starts = crowds.collapsed(raw)
+    rows = [tuple(row) for row in raw.tolist()]
+    wanted = [[at for at, row in enumerate(rows) if row == value] for value in dict.fromkeys(rows)]
+    assert [order[a:b].tolist() for a, b in pairwise(starts)] == wanted
+
+
+@given(seed=st.integers(0, 2**32 - 1), threshold=st.floats(0.3, 0.999), noise=st.floats(0, 0.5))
+def test_each_two_of_a_crowd_are_a_pair(seed: int, threshold: float, noise: float) -> None:
+    generator = np.random.default_rng(seed)
+    raw = (generator.normal(size=(1, 12)) + generator.normal(size=(400, 12)) * noise).astype(np.float16)
+    block = block_of(raw)
+    weights = generator.integers(1, 3, len(raw))
+    labels = crowds.labels(block.units(slice(None)), weights, np.array([0, 150, 400]), threshold)
+    for crowd in range(labels.max() + 1):
+        inside = np.flatnonzero(labels == crowd)
+        assert weights[inside].sum() >= crowds.MEMBERS
+        i, j = (inside[at] for at in np.triu_indices(len(inside), 1))
+        assert (block.similarity(i, block, j) >= threshold).all()
+    if noise == 0:
+        assert labels.tolist() == [0] * 150 + [1] * 250
