@@ -86,11 +86,16 @@ def find(dataset: lance.LanceDataset) -> Built | None:
     described = [index for index in dataset.describe_indices() if index.name == NAME]
     if not described:
         return None
-    covered = {fragment for part in described[0].segments for fragment in part.fragment_ids}
-    fragments = dataset.get_fragments()
-    inside = sum(each.count_rows() for each in fragments if each.fragment_id in covered)
-    outside = sum(each.count_rows() for each in fragments if each.fragment_id not in covered)
-    return Built(parts=tuple(part.uuid for part in described[0].segments), rows=inside, unindexed=outside)
+    missing = sum(fragment.count_rows() for fragment in outside(dataset))
+    parts = tuple(part.uuid for part in described[0].segments)
+    return Built(parts=parts, rows=dataset.count_rows() - missing, unindexed=missing)
+
+
+def outside(dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    """The fragments that the index lacks."""
+    described = [index for index in dataset.describe_indices() if index.name == NAME]
+    covered = {fragment for index in described for part in index.segments for fragment in part.fragment_ids}
+    return [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in covered]
 
 
 def read_card(location: str, table: str) -> Card | None:

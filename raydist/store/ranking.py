@@ -1,9 +1,9 @@
 """The best rows of an embeddings table for a query: through the index where that pays, else exactly.
 
 Reads     an embeddings table, its index and what was measured of it; `videos` where a filter names their columns
-Promises  k rows while so many pass the filter; rows that the index lacks are looked at too; scores are those of exact
-          search, bit by bit. Which rows come is as good as the index's recall; a query may find more among others,
-          because hits of each are compared with all
+Promises  k rows while so many pass the filter; rows that the index lacks are looked at too; scores are the dot products
+          of the stored vectors, as exact search gives them but for float32's last bits. Which rows come is as good as
+          the index's recall
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import lance
 import numpy as np
@@ -97,8 +98,34 @@ def _indexed(
 ) -> list[pa.Table]:
     """Hits of a group of queries; fewer than k where those partitions hold no more."""
     own_scan = bool(built.unindexed) and len(queries_QD) >= _OWN_SCAN_FROM
-    # Lance rounds queries to float16, so its order is off by a few places where scores are close.
-    asked = {"column": "vector", "q": queries_QD, "k": k + max(4, k // 8), "minimum_nprobes": probes}
+    owner, addresses = _candidates(dataset, queries_QD, k, passing, probes, fast=own_scan)
+    if own_scan:
+        best = nearest.Best(queries_QD, k)
+        best.look_through(dataset, passing, index.outside(dataset))
+        found = [rows for _, _, rows in best.found]
+        owner = np.concatenate([owner, np.repeat(np.arange(len(found)), [len(rows) for rows in found])])
+        addresses = np.concatenate([addresses, *found])
+    unique, at = np.unique(addresses, return_inverse=True)
+    with lance_errors(dataset.uri):
+        rows = nearest.take(dataset, unique, list(dict.fromkeys([*columns, "vector", "clip_key"])))
+    at = np.argsort(rows["_rowaddr"].to_numpy())[at]  # address order, as `unique` is
+    vectors_ND = nearest.vectors_of(rows["vector"]).astype(np.float32)
+    # Row by row, so a query gets the same scores alone and among others.
+    scores = np.einsum("nd,nd->n", vectors_ND[at], queries_QD[owner])
+    order = np.lexsort((rows["clip_key"].to_numpy()[at], -scores, owner))
+    hits = rows.select(list(columns)).take(pa.array(at[order])).append_column("score", pa.array(scores[order]))
+    firsts = np.searchsorted(owner[order], np.arange(len(queries_QD) + 1))
+    return [hits.slice(first, min(k, after - first)) for first, after in pairwise(firsts)]
+
+
+def _candidates(
+    dataset: lance.LanceDataset, queries_QD: NDArray[np.float32], k: int, passing: Filter, probes: int, *, fast: bool
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Queries [N] and row addresses [N] of what Lance finds; a few more than k a query.
+
+    Lance rounds queries to float16, so its order is off by some places where scores are close.
+    """
+    asked = {"column": "vector", "q": queries_QD, "k": k + max(4, k // 8), "nprobes": probes}
     if len(queries_QD) == 1:
         asked["q"] = queries_QD[0]
     with lance_errors(dataset.uri):
@@ -106,27 +133,15 @@ def _indexed(
             columns=["_distance"],
             nearest=asked,
             with_row_id=True,
-            fast_search=own_scan,
+            fast_search=fast,
             disable_scoring_autoprojection=True,
             **passing.scan,
         )
-        addresses = np.unique(scanner.to_table()["_rowid"].to_numpy())
-        rows = nearest.take(dataset, addresses, list(dict.fromkeys([*columns, "vector", "clip_key"])))
-    best = nearest.Best(queries_QD, k)
-    best.see(nearest.vectors_of(rows["vector"]), rows["clip_key"].to_numpy(), rows["_rowaddr"].to_numpy())
-    if own_scan:
-        best.look_through(dataset, passing, _outside(dataset))
-        best.finish()
-        return nearest.rows_of(dataset, best, list(columns))
-    best.finish()
-    return nearest.rows_of(dataset, best, list(columns), rows)
-
-
-def _outside(dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
-    """The fragments that the index lacks."""
-    (described,) = [each for each in dataset.describe_indices() if each.name == index.NAME]
-    covered = {fragment for part in described.segments for fragment in part.fragment_ids}
-    return [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in covered]
+        found = scanner.to_table()
+    addresses = found["_rowid"].to_numpy()
+    if len(queries_QD) == 1:
+        return np.zeros(len(addresses), np.int64), addresses
+    return found["query_index"].to_numpy().astype(np.int64), addresses
 
 
 def _opened(location: str, table: str, storage_options: StorageOptions) -> lance.LanceDataset:
