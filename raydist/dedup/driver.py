@@ -55,7 +55,9 @@ _NOTHING = Joined(
     pairs=0,
     written=0,
     clips=0,
+    left_out=0,
     products=0,
+    whole=0,
     share=0.0,
     bytes_read=0,
     keys=KEYS.empty_table(),
@@ -258,6 +260,7 @@ def _figures(
         "new_clips": joined.keys.num_rows,
         "products": joined.products,
         "share_of_all_pairs": joined.share,
+        "pairs_only_counted": joined.left_out,
         "bytes_read": joined.bytes_read,
         "seconds_by_step": found.seconds,
         "against": archive_b,
@@ -274,6 +277,11 @@ def _finished(report: Report, found: Found, failed: Counter[str], seconds: float
     new = joined.keys.num_rows
     share = f"; {joined.share:.1%} of the pairs that they could make were computed" if new else ""
     notes = [f"{new:,} clips were new{share}; {steps}"]
+    if joined.left_out:
+        notes.append(
+            f"{joined.left_out:,} pairs were only counted: so much is alike at {report.details['threshold']:g} that "
+            "keepers may have pairs among them; `raydist dedup --sweep` shows higher thresholds"
+        )
     return Report(
         stage=report.stage,
         run=report.run,

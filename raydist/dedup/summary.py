@@ -109,8 +109,10 @@ def write_json(folder: Path, document: Mapping[str, Any]) -> Path:
 
 
 def _sweep(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield f"  {'threshold':>9} {'pairs':>12} {'groups':>9} {'redundant':>9}   just above it"
+    yield f"  {'threshold':>9} {'pairs':>12} {'groups':>9} {'redundant':>9}   around it"
     for row in rows:
-        example = row["examples"][0] if row["examples"] else None
-        shown = f"{example['similarity']:.4f}  {example['a']}  {example['b']}" if example else ""
-        yield (f"  {row['threshold']:>9.3f} {row['pairs']:>12,} {row['groups']:>9,} {row['redundant']:>9,}   {shown}")
+        head = f"  {row['threshold']:>9.3f} {row['pairs']:>12,} {row['groups']:>9,} {row['redundant']:>9,}   "
+        below = [pair for pair in row["examples"] if pair["similarity"] < row["threshold"]]
+        for example in (*row["examples"][len(below) :][:1], *below[-1:]):
+            yield f"{head}{example['similarity']:.4f}  {example['a']}  {example['b']}"
+            head = " " * len(head)

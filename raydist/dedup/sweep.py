@@ -30,8 +30,8 @@ from raydist.store import lease, read, schema, settings, stale
 THRESHOLDS = (*(round(0.8 + 0.01 * step, 2) for step in range(20)), 0.995, 0.998, 0.999)
 """Dense near 1, where the pairs of a model that finds all things alike are."""
 
-EXAMPLES = 3
-"""Pairs just above each threshold."""
+EXAMPLES = 2
+"""Pairs just above each threshold, and as many just below it."""
 
 _SAMPLE = 4_096
 _PAIRS_A_CLIP = 20
@@ -67,9 +67,9 @@ def run(config: Config, sheet: str | None = None) -> Report:
         config,
         [
             page.Part(
-                heading=f"At {row['threshold']:g} and just above",
+                heading=f"Around {row['threshold']:g}",
                 pairs=row["examples"],
-                note=f"{row['pairs']:,} pairs, {row['groups']:,} groups, {row['redundant']:,} redundant clips.",
+                note=f"From there on {row['pairs']:,} pairs, {row['groups']:,} groups, {row['redundant']:,} redundant.",
             )
             for row in rows
         ],
@@ -117,6 +117,7 @@ def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list
     keys, ends = np.unique(np.concatenate([edges["a"].to_numpy(), edges["b"].to_numpy()]), return_inverse=True)
     pairs = ends.reshape(2, -1).T
     crowded = joined.pairs - joined.written
+    by_similarity = np.argsort(similarities, kind="stable")
     chosen: list[tuple[float, NDArray[np.int64]]] = []
     rows: list[dict[str, Any]] = []
     for threshold in (each for each in THRESHOLDS if each >= lowest):
@@ -135,8 +136,8 @@ def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list
                 "redundant": int((~kept).sum()),
             }
         )
-        nearest = np.flatnonzero(over)
-        chosen.append((threshold, nearest[np.argsort(similarities[nearest], kind="stable")[:EXAMPLES]]))
+        first = len(similarities) - count
+        chosen.append((threshold, by_similarity[max(0, first - EXAMPLES) : first + EXAMPLES]))
     examples = _named(location, edges, np.concatenate([some for _, some in chosen] or [np.empty(0, np.int64)]))
     for row, (_, some) in zip(rows, chosen, strict=True):
         row["examples"] = [examples[edge] for edge in some.tolist()]
