@@ -24,6 +24,7 @@ from raydist.search.hits import Wanted, gather
 from raydist.search.narrow import condition
 from raydist.search.query import Asker, Query, read_queries
 from raydist.search.results import HITS, assembled, floors_of, render
+from raydist.sections import Search
 from raydist.store import fulltext, read, settings
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import all_of, other_than
@@ -61,16 +62,17 @@ def run(config: Config, queries: Sequence[Query], *, where: str | None = None) -
         _refuse_hybrid(location, queries)
     asker = Asker(location, table, model, config.embed.device, config.limits())
     vectors_QD = asker.vectors(queries)
-    floors = _floors(location, table, asker, queries, vectors_QD, section.min_score)
+    floors, usual = _measured(location, table, asker, queries, vectors_QD, section)
     asked = [
         Asked(
             query=query,
             vector_D=vector_D,
             where=all_of(where, other_than("clip_id", query.clip_id) if query.clip_id else None),
             floor=floor,
+            usual=scores,
             hybrid=section.hybrid and query.words is not None,
         )
-        for query, vector_D, floor in zip(queries, vectors_QD, floors, strict=True)
+        for query, vector_D, floor, scores in zip(queries, vectors_QD, floors, usual, strict=True)
     ]
     wanted = Wanted(top=section.top, moment_ms=round(section.moment_s * 1000), per_video=section.per_video)
     return assembled(location, config, asked, gather(location, table, asked, wanted))
@@ -86,18 +88,21 @@ def _refuse_hybrid(location: str, queries: Sequence[Query]) -> None:
         )
 
 
-def _floors(
+def _measured(
     location: str,
     table: str,
     asker: Asker,
     queries: Sequence[Query],
     vectors_QD: NDArray[np.float32],
-    min_score: float | str,
-) -> Sequence[float | None]:
-    """For each query the least cosine of a hit; None: any."""
-    if min_score == "none":
-        return [None] * len(queries)
-    if min_score != "auto":
-        return [float(min_score)] * len(queries)
+    section: Search,
+) -> tuple[Sequence[float | None], Sequence[float]]:
+    """For each query the least cosine of a hit, None: any; and what it scores on average in the archive."""
+    least = section.min_score
+    floors: Sequence[float | None] = [None if isinstance(least, str) else least] * len(queries)
+    if least != "auto" and not section.moment_s:
+        return floors, [0.0] * len(queries)
     texts = [query.is_text for query in queries]
-    return cutoff.calibrated(location, table, asker.texts, texts=any(texts)).floors(vectors_QD, texts)
+    found = cutoff.calibrated(location, table, asker.texts, texts=least == "auto" and any(texts))
+    if least == "auto":
+        floors = found.floors(vectors_QD, texts)
+    return floors, found.usual(vectors_QD).tolist()

@@ -1,4 +1,4 @@
-"""auto: the score from which a hit says more than chance, for each model and archive.
+"""auto: the score from which a hit says more than chance, for each model and archive; and what is usual there.
 
 Reads     a sample of the model's vectors, `captions` where there are some, and two bundled lists of queries:
           `nothing.txt`, about what no camera can show, and `everyday.txt`, about what few archives hold
@@ -68,6 +68,11 @@ class Cutoff:
     words: Words | None = None
     """None until words were asked for."""
 
+    def usual(self, vectors_QD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each query scores on average in the archive, [Q]."""
+        scores_Q: NDArray[np.float32] = vectors_QD @ np.array(self.mean, np.float32)
+        return scores_Q
+
     def floors(self, vectors_QD: NDArray[np.float32], texts: Sequence[bool]) -> list[float]:
         """The least cosine of a hit, for each query.
 
@@ -75,10 +80,9 @@ class Cutoff:
             vectors_QD: of the queries.
             texts: which of them are texts.
         """
-        usual_Q = vectors_QD @ np.array(self.mean, np.float32)
         pairs = -2.0 if self.pairs is None else self.pairs
         lifts = [(self.words.threshold if self.words else -2.0) if is_text else pairs for is_text in texts]
-        return [float(usual) + lift for usual, lift in zip(usual_Q, lifts, strict=True)]
+        return [float(usual) + lift for usual, lift in zip(self.usual(vectors_QD), lifts, strict=True)]
 
 
 def calibrated(location: str, table: str, encode: Encode, *, texts: bool) -> Cutoff:

@@ -42,6 +42,8 @@ class Asked:
     where: str | None = None
     floor: float | None = None
     """The least cosine of a hit."""
+    usual: float = 0.0
+    """What it scores on average in the archive."""
     hybrid: bool = False
     """Whether its words are looked for in captions too."""
 

@@ -61,7 +61,7 @@ def gather(location: str, table: str, asked: Sequence[Asked], wanted: Wanted) ->
             lists = [one.rows for one in ranked[part]]
             films = _films(location, table, now[part], lists) if wanted.moment_ms else [{} for _ in lists]
             for index, rows, own in zip(open_ones[part], lists, films, strict=True):
-                _add(gathered[index], rows, own, asked[index].floor, wanted)
+                _add(gathered[index], rows, own, asked[index], wanted)
         open_ones = [
             index
             for index, one in zip(open_ones, ranked, strict=True)
@@ -79,9 +79,7 @@ def _without_full(asked: Asked, gathered: _Gathered, wanted: Wanted, rounds: int
     return replace(asked, where=all_of(asked.where, not_in("video_id", full)))
 
 
-def _add(
-    gathered: _Gathered, rows: Iterable[Row], films: Mapping[str, Film], floor: float | None, wanted: Wanted
-) -> None:
+def _add(gathered: _Gathered, rows: Iterable[Row], films: Mapping[str, Film], asked: Asked, wanted: Wanted) -> None:
     for row in rows:
         if len(gathered.hits) >= wanted.top:
             return
@@ -90,17 +88,18 @@ def _add(
             continue
         if wanted.per_video and gathered.videos[video] >= wanted.per_video:
             continue
-        hit = _moment(row, films[video], gathered.taken, floor, wanted.moment_ms) if video in films else row
+        hit = _moment(row, films[video], gathered.taken, asked, wanted.moment_ms) if video in films else row
         gathered.taken.add(row["clip_key"])
         gathered.videos[video] += 1
         gathered.hits.append(hit)
 
 
-def _moment(row: Row, film: Film, taken: set[int], floor: float | None, limit_ms: int) -> Row:
+def _moment(row: Row, film: Film, taken: set[int], asked: Asked, limit_ms: int) -> Row:
     (places,) = np.nonzero(film.keys_N == row["clip_key"])
     if not len(places):  # it came meanwhile
         return row
-    inside = moments.grow(film, int(places[0]), taken, limit_ms, -2.0 if floor is None else floor)
+    least = -2.0 if asked.floor is None else asked.floor
+    inside = moments.grow(film, int(places[0]), taken, limit_ms, usual=asked.usual, least=least)
     taken.update(film.keys_N[inside.start : inside.stop].tolist())
     start_ms = film.start_ms_N[inside.start]
     end_ms = film.end_ms_N[inside.start : inside.stop].max()

@@ -4,7 +4,7 @@ A moment begins with the best clip that is not part of one yet. The better of it
 neighbour
 
  - touches the moment: at most `APART_MS` lie between them;
- - scores at least `SHARE` of the best clip's score;
+ - stands out from what the query scores on average in the archive by at least `SHARE` of what the best clip does;
  - leaves the moment no longer than the limit, `search.moment_s`;
  - is a possible hit itself: it passes the filters and the cut-off, and is in no other moment.
 
@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.9
+SHARE = 0.75
+"""Measured on 16 drawn films of ten scenes of 6 s, cut into clips of 2 s, and searched by the scenes' captions."""
+
 APART_MS = 500
 
 # Shape legend: N clips of a video, in the order of their starts
@@ -35,7 +37,7 @@ class Film:
     scores_N: NDArray[np.float32]
 
 
-def grow(film: Film, best: int, taken: set[int], limit_ms: int, least: float = -2.0) -> range:
+def grow(film: Film, best: int, taken: set[int], limit_ms: int, *, usual: float = 0.0, least: float = -2.0) -> range:
     """The moment around a clip.
 
     Args:
@@ -43,12 +45,14 @@ def grow(film: Film, best: int, taken: set[int], limit_ms: int, least: float = -
         best: the clip's place in it.
         taken: keys of clips that are in other moments.
         limit_ms: how long a moment may be; one clip may always be longer.
+        usual: what the query scores on average in the archive.
         least: the cut-off, which its clips must reach too.
 
     Returns:
         The places of its clips, `best` among them.
     """
-    floor = max(least, SHARE * film.scores_N[best]) if film.scores_N[best] > 0 else np.inf
+    lift = film.scores_N[best] - usual
+    floor = max(least, usual + SHARE * lift) if lift > 0 else np.inf
     left, right = best, best
     while True:
         near = [
