@@ -176,6 +176,15 @@ class Search(Section):
         default="none", description="least cosine of a hit; auto: measured for the model and the archive; none: any"
     )
     hybrid: bool = Field(default=False, description="look for the words in captions too")
+    index_rows: int = Field(
+        default=100_000, ge=0, description="vectors from which on embed keeps an index of them; 0: never"
+    )
+    unindexed: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the vectors outside the index before embed refreshes it"
+    )
+    recall: float = Field(
+        default=0.95, ge=0.5, le=1, description="share of the ten nearest that a search through the index aims at"
+    )
 
 
 class Ray(Section):

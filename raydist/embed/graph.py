@@ -6,11 +6,12 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raydist import choice, runtime
+from raydist import choice, index, runtime
 from raydist.clips.decoder import Decoder, Geometry
 from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
@@ -69,7 +70,11 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
         finally:
             manifest.remove()
         _tidy(location, info, ledger, held)
+        # Another writer's rows would miss it: the last to finish builds it.
+        kept = None if held.others() else index.keep(location, info, config.search)
     report = summary(name, time.monotonic() - began, ledger, plan)
+    if kept is not None and (kept.done or kept.notes):
+        report = replace(report, notes=(*report.notes, *kept.notes), details={**report.details, **index.figures(kept)})
     save(report, location)
     return report
 

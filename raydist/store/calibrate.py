@@ -12,29 +12,62 @@ number of probes gives: one exact search tells it for all. Half of the queries c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydist.store import index, nearest, ranking
 from raydist.store.index import DEPTHS, Card
-from raydist.store.tables import need_table
+from raydist.store.tables import lance_errors, need_table
 
 _MARGIN = 0.01
 """Recall aimed at beyond the target: the queries that choose are a sample."""
 
-TEXT = "text"
+TEXT, VIDEO = "text", "video"
 
 
-def measure(
-    location: str, table: str, queries: Mapping[str, NDArray[np.float32]], *, target: float = index.TARGET
-) -> Card:
+@dataclass(frozen=True)
+class Asked:
+    """Queries of one kind."""
+
+    vectors_QD: NDArray[np.float32]
+    """Of length 1."""
+    keys: NDArray[np.int64] | None = None
+    """The clips that they are the vectors of: no query counts as its own neighbour."""
+
+    def halves(self) -> tuple[Asked, Asked]:
+        """The first half and the others."""
+        half = (len(self.vectors_QD) + 1) // 2
+        keys = (None, None) if self.keys is None else (self.keys[:half], self.keys[half:])
+        return Asked(self.vectors_QD[:half], keys[0]), Asked(self.vectors_QD[half:], keys[1])
+
+    def without_own(self, hits: list[pa.Table], k: int) -> list[pa.Table]:
+        """The best k hits of each query but for its own clip."""
+        if self.keys is None:
+            return [found.slice(0, k) for found in hits]
+        pairs = zip(hits, self.keys.tolist(), strict=True)
+        return [found.filter(pc.not_equal(found["clip_key"], key)).slice(0, k) for found, key in pairs]
+
+
+def sample(location: str, table: str, count: int, seed: int = 0) -> Asked:
+    """Stored vectors as queries, drawn from all rows."""
+    dataset = need_table(location, table)
+    drawn = np.random.default_rng(seed).permutation(dataset.count_rows())[:count]
+    with lance_errors(dataset.uri):
+        rows = dataset.take(np.sort(drawn).tolist(), columns=["vector", "clip_key"])
+    mixed = np.random.default_rng(seed).permutation(rows.num_rows)  # halves of it must not be early and late rows
+    vectors_QD = nearest.vectors_of(rows["vector"]).astype(np.float32)
+    return Asked(vectors_QD[mixed], rows["clip_key"].to_numpy()[mixed])
+
+
+def measure(location: str, table: str, queries: Mapping[str, Asked], *, target: float = index.TARGET) -> Card:
     """Choose probes for recall `target` of each kind of query, measure the recall, and write both down.
 
     Args:
-        queries: kind (`text`, `video`, …) -> [Q, D] of length 1, at least two. Without `text` the probes stay at a
+        queries: by kind (`text`, `video`, …), at least two of each. Without `text` the probes stay at a
             tenth of the partitions or more: texts lie apart from all videos and need many times what these need.
 
     Raises:
@@ -48,16 +81,18 @@ def measure(
         dataset = need_table(location, table)
     centres_CD = index.centres_of(dataset)
     probes = {} if TEXT in queries else dict.fromkeys(map(str, DEPTHS), -(-card.partitions // 10))
-    held: dict[str, tuple[NDArray[np.float32], list[pa.Table]]] = {}
-    for kind, asked_QD in queries.items():
-        found = nearest.top_k(location, table, asked_QD, min(DEPTHS[-1], max(rows, 1)), columns=["vector", "clip_key"])
-        half = (len(asked_QD) + 1) // 2
-        vectors = [nearest.vectors_of(hits["vector"]) for hits in found[:half]]
-        ranks = index.partition_ranks(centres_CD, asked_QD[:half], vectors)
-        for depth in map(str, DEPTHS):
-            enough = index.fewest_probes(ranks, int(depth), min(1.0, target + _MARGIN))
-            probes[depth] = max(probes.get(depth, 1), enough)
-        held[kind] = (asked_QD[half:], [hits.slice(0, DEPTHS[0]) for hits in found[half:]])
+    held: dict[str, tuple[Asked, list[pa.Table]]] = {}
+    for kind, asked in queries.items():
+        depth = min(DEPTHS[-1], max(rows, 1)) + 1
+        found = nearest.top_k(location, table, asked.vectors_QD, depth, columns=["vector", "clip_key"])
+        choosing, rest = asked.halves()
+        half = len(choosing.vectors_QD)
+        vectors = [nearest.vectors_of(hits["vector"]) for hits in choosing.without_own(found[:half], DEPTHS[-1])]
+        ranks = index.partition_ranks(centres_CD, choosing.vectors_QD, vectors)
+        for name in map(str, DEPTHS):
+            enough = index.fewest_probes(ranks, int(name), min(1.0, target + _MARGIN))
+            probes[name] = max(probes.get(name, 1), enough)
+        held[kind] = (rest, rest.without_own(found[half:], DEPTHS[0]))
     card = replace(card, target=target, probes=dict(sorted(probes.items(), key=lambda item: int(item[0]))))
     recall = {kind: _recall(location, table, *each, card.probes_for(DEPTHS[0])) for kind, each in held.items()}
     card = replace(card, recall=recall)
@@ -65,10 +100,11 @@ def measure(
     return card
 
 
-def _recall(location: str, table: str, asked_QD: NDArray[np.float32], exact: list[pa.Table], probes: int) -> float:
+def _recall(location: str, table: str, asked: Asked, exact: list[pa.Table], probes: int) -> float:
     """Share of the exact hits that the index finds with so many probes."""
-    found = ranking.top_k(location, table, asked_QD, DEPTHS[0], columns=["clip_key"], probes=probes)
-    pairs = zip(found, exact, strict=True)
+    k = DEPTHS[0] + (asked.keys is not None)
+    found = ranking.top_k(location, table, asked.vectors_QD, k, columns=["clip_key"], probes=probes)
+    pairs = zip(asked.without_own(found, DEPTHS[0]), exact, strict=True)
     same = [len(set(mine["clip_key"].to_pylist()) & set(true["clip_key"].to_pylist())) for mine, true in pairs]
     wanted = [true.num_rows for true in exact]
     return float(np.round(sum(same) / max(1, sum(wanted)), 4))

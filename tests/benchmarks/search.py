@@ -191,7 +191,8 @@ def filtered(side: Raydist) -> dict[str, Any]:
     texts, _ = load(side, "texts")
     rows = len(side.vectors)
     # How far to look: as `raydist index` measures it, on texts that are not asked here.
-    card = calibrate.measure(side.archive, tables.TABLE, {"text": texts[:200], "video": load(side, "videos")[0][:200]})
+    asked = {"text": calibrate.Asked(texts[:200]), "video": calibrate.sample(side.archive, tables.TABLE, 200)}
+    card = calibrate.measure(side.archive, tables.TABLE, asked)
     wheres = {f"{share:.1%}": f"duration_s < {rows * share}" for share in SELECTIVITIES}
     wheres |= {f"{share:.1%} by a column of videos": _views(rows, share) for share in SELECTIVITIES}
     wheres["10 rows"] = "duration_s < 10"
