@@ -56,6 +56,9 @@ _A_CELL = 40
 
 _AT_ONCE = 8_192
 
+_ASKED_AT_ONCE = 2_048
+"""Rows of which all scores are held at a time: 32 MB with 4,096 cells."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -107,18 +110,32 @@ class Layout:
         Returns:
             [N, M] whether the row is within half the margin of that cell; of its own cell: yes.
         """
+        near = np.empty((len(head), len(cells)), np.bool_)
+        for start in range(0, len(head), _ASKED_AT_ONCE):
+            part = slice(start, start + _ASKED_AT_ONCE)
+            near[part] = self._border(head[part], own[part], cells, radii)
+        return near
+
+    def _border(
+        self,
+        head: NDArray[np.float32],
+        own: NDArray[np.integer],
+        cells: NDArray[np.integer],
+        radii: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:
         size = self.basis.shape[1]
-        rounding = 4 * (size + 4) * U
-        half = np.float32(self.reach / 2 + projection_error(len(self.basis), size) + U)
+        rounding = np.float32(4 * (size + 4) * U)
+        error = projection_error(len(self.basis), size)
         scores = self.scores(head, cells)
+        mine = np.einsum("nk,nk->n", head[:, :-1], self.centroids[own]) - self.halves[own]
         homes, home = np.unique(own, return_inverse=True)
         gaps = np.sqrt(_squared_distances(self.centroids[homes], self.centroids[cells])).astype(np.float32)
-        mine = np.einsum("nk,nk->n", head[:, :-1], self.centroids[own]) - self.halves[own]
-        near: NDArray[np.bool_] = scores >= (mine - np.float32(rounding))[:, None] - (half * gaps)[home]
+        gaps *= np.float32(self.reach / 2 + error + U)
+        near: NDArray[np.bool_] = scores >= (mine - rounding)[:, None] - gaps[home]
         # |u - d|^2 = |u|^2 - 2 s_d(u)
         squares = np.einsum("nk,nk->n", head[:, :-1], head[:, :-1])
-        far = np.square(radii + np.float32(self.reach + 2 * projection_error(len(self.basis), size)))
-        near &= scores >= (squares / 2 - np.float32(rounding))[:, None] - far / 2
+        far = np.square(radii + np.float32(self.reach + 2 * error))
+        near &= scores >= (squares / 2 - rounding)[:, None] - far / 2
         return near
 
     def radius(self, head: NDArray[np.float32], cell: int) -> float:

@@ -13,6 +13,7 @@ Shape legend: U distinct vectors, those of crowds last; R rows of the table; W c
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ def save(folder: Path, **arrays: NDArray[Any]) -> None:
     for name, array in arrays.items():
         np.save(draft / f"{name}.npy", array)
     if folder.exists():  # of a task that Ray ran twice: the same arrays
-        return
-    draft.rename(folder)
+        shutil.rmtree(draft)
+    else:
+        draft.rename(folder)
 
 
 def load(folder: Path, name: str) -> NDArray[Any]:

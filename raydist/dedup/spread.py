@@ -288,4 +288,4 @@ def grouped(shards: list[Shard], limit: int) -> list[list[Piece]]:
                 count = min(room, end - start)
                 groups[-1].append(Piece(shard=shards[number].folder, start=start, end=start + count, cell=cell))
                 start, room = start + count, room - count
-    return groups
+    return [group for group in groups if group]

@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import fails_with
+from hypothesis import given
+from hypothesis import strategies as st
 from store import tables
 
 from raydist import runtime
 from raydist.config import load
 from raydist.dedup import cells, spread
 from raydist.dedup.spread import Joined, Side
+from raydist.dedup.tasks import Shard
 from raydist.errors import StoreError, UsageError
 from raydist.store import commit
 
@@ -197,6 +200,22 @@ def test_against_another_archive_only_pairs_across_count(tmp_path: Path) -> None
     assert {key for key, _ in written} == {key for key, _ in wanted}, "each clip that has a partner there has an edge"
     best = {key: max(value for pair, value in wanted.items() if pair[0] == key) for key, _ in wanted}
     assert all(max(v for (k, _), v in written.items() if k == key) >= value - 1e-4 for key, value in best.items())
+
+
+@given(seed=st.integers(0, 2**32 - 1), shards=st.integers(0, 4), limit=st.integers(1, 40))
+def test_groups_hold_each_row_of_each_shard_once(seed: int, shards: int, limit: int) -> None:
+    generator = np.random.default_rng(seed)
+    sizes = [generator.integers(0, 30, 6) * generator.integers(0, 2, 6) for _ in range(shards)]
+    of = [Shard(folder=Path(str(number)), sizes=size, bytes_read=0) for number, size in enumerate(sizes)]
+    groups = spread.grouped(of, limit)
+    assert all(0 < sum(piece.end - piece.start for piece in group) <= limit for group in groups)
+    pieces = [piece for group in groups for piece in group]
+    assert [piece.cell for piece in pieces] == sorted(piece.cell for piece in pieces)
+    for shard in of:
+        cells_of = np.repeat(np.arange(6), shard.sizes).tolist()
+        own = sorted((p.start, p.end, p.cell) for p in pieces if p.shard == shard.folder)
+        rows = [(row, cell) for start, end, cell in own for row in range(start, end)]
+        assert rows == list(enumerate(cells_of))
 
 
 @pytest.mark.usefixtures("cluster")
