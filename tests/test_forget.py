@@ -1,0 +1,345 @@
+"""forget: a video leaves everything, bytes and all, and does not come back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from archives import configure, encode, fails_with, made, rows, scanned, videos, write_viclip
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from raydist import caption, cli, export, forget, metrics, report, scan, search
+from raydist.clips.naming import clip_key
+from raydist.config import Config
+from raydist.errors import StoreError, UsageError
+from raydist.records import Report
+from raydist.search import Query
+from raydist.store import commit, erase, fulltext, lease, read, schema
+from raydist.train.tensorboard import Board, Retrieved
+
+SECRET = "v/v001.mp4"
+WORDS = "the zebra of our neighbour"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An archive with captions, vectors, a cut-off and a full-text index."""
+
+    archive: Path
+    folder: Path
+    model: Path
+
+    @property
+    def config(self) -> Config:
+        return configure(self.archive, self.model)
+
+
+@pytest.fixture(scope="module")
+def template(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    top = tmp_path_factory.mktemp("forget")
+    folder, model = videos(top / "v", 4), write_viclip(top / "small")
+    scanned(top / "archive", folder)
+    made(top / "archive", model)
+    lines = [
+        f"v/v00{number}.mp4,{second},{second + 1},film {number} at {second}"
+        for number in (0, 2, 3)
+        for second in range(3)
+    ]
+    lines += [f"{SECRET},{second},{second + 1},{WORDS}" for second in range(3)]
+    (top / "captions.csv").write_text("\n".join(["path,start,end,caption", *lines]) + "\n")
+    caption.run(configure(top / "archive", model), caption.Request(file=str(top / "captions.csv")))
+    fulltext.refresh(str(top / "archive"))
+    return Made(top / "archive", folder, model)
+
+
+@pytest.fixture
+def once(template: Made, tmp_path: Path) -> Made:
+    return Made(shutil.copytree(template.archive, tmp_path / "archive"), template.folder, template.model)
+
+
+def forgotten(config: Config, *names: str) -> Report:
+    return forget.run(config, forget.plan(config, names))
+
+
+def traces_of(archive: Path, video: str, vectors: list[bytes] = []) -> set[str]:  # noqa: B006  # never written to
+    """Files that hold the video's name, a clip's key or one of the vectors."""
+    names = [video.encode(), WORDS.encode(), *vectors]
+    names += [np.int64(clip_key(f"{video}#t={second},{second + 1}")).tobytes() for second in range(3)]
+    found = set()
+    for file in archive.rglob("*"):
+        if file.is_file() and any(name in file.read_bytes() for name in names):
+            found.add(str(file.relative_to(archive)))
+    return found
+
+
+def vectors_of(archive: Path, video: str) -> list[bytes]:
+    (key,) = read.model_keys(str(archive))
+    found = [row["vector"] for row in rows(archive, f"embeddings_{key}") if row["video_id"] == video]
+    assert found
+    return [np.array(vector, np.float16).tobytes() for vector in found]
+
+
+def test_no_byte_of_the_video_is_left_in_the_archive(once: Made) -> None:
+    vectors = vectors_of(once.archive, SECRET)
+    # Rows that an earlier scan or a new vector left behind in old versions are bytes too.
+    commit.delete(str(once.archive), "signatures", f"clip_key = {clip_key(f'{SECRET}#t=1,2')}")
+    before = traces_of(once.archive, SECRET, vectors)
+    assert {name.partition(".lance")[0] for name in before} >= {"videos", "clips", "captions", "signatures"}
+    result = forgotten(once.config, SECRET)
+    assert traces_of(once.archive, SECRET, vectors) == set()
+    assert result.counts["videos"] == 1
+    assert result.counts["clips"] == 3
+    assert SECRET not in json.dumps(report.as_json(result))
+
+
+def test_the_other_videos_stay_as_they_were(once: Made) -> None:
+    tables = [name for name in read.table_names(str(once.archive)) if name != "forgotten"]
+    before = {name: rows(once.archive, name) for name in tables}
+    forgotten(once.config, SECRET)
+    keys = {clip_key(f"{SECRET}#t={second},{second + 1}") for second in range(3)}
+    for name in tables:
+        kept = [row for row in before[name] if row.get("video_id") != SECRET and row.get("clip_key") not in keys]
+        assert rows(once.archive, name) == kept, name
+    hits = search.run(configure(once.archive, "", "search.top=20", "search.moment_s=0"), [Query(words="a film")])
+    assert hits.num_rows == 9
+    assert SECRET not in hits["video_id"].to_pylist()
+
+
+def test_full_text_search_works_again_and_finds_nothing_of_it(once: Made) -> None:
+    config = configure(once.archive, "", "search.hybrid=true", "search.min_score=0.999")
+    assert search.run(config, [Query(words="zebra")]).num_rows
+    forgotten(once.config, SECRET)
+    assert search.run(config, [Query(words="zebra")]).num_rows == 0
+    assert search.run(config, [Query(words="film")]).num_rows
+
+
+def test_scan_leaves_it_alone_under_any_name(once: Made, tmp_path: Path) -> None:
+    forgotten(once.config, SECRET)
+    found = scan.run(configure(once.archive), scan.Request(inputs=(str(once.folder),)))
+    assert found.counts["clips"] == 0
+    assert found.counts["skipped"] == 1
+    assert any("raydist forget" in note for note in found.notes)
+    (tmp_path / "other").mkdir()
+    shutil.copy(once.folder / "v001.mp4", tmp_path / "other" / "renamed.mp4")
+    videos(tmp_path / "other", 1, first=7)
+    found = scan.run(configure(once.archive), scan.Request(inputs=(str(tmp_path / "other"),)))
+    assert found.counts["skipped"] == 1
+    names = {row["video_id"] for row in rows(once.archive, "videos")}
+    assert "other/v007.mp4" in names
+    assert not any("renamed" in name or name == SECRET for name in names)
+    assert traces_of(once.archive, "other/renamed.mp4") == set()
+
+
+def test_another_content_under_its_name_stays_out_too(once: Made, tmp_path: Path) -> None:
+    forgotten(once.config, SECRET)
+    folder = shutil.copytree(once.folder, tmp_path / "v")
+    encode(folder / "v001.mp4", count=20, rate=10, seed=99)
+    config = configure(once.archive, "", f"roots.v={folder}")
+    assert scan.run(config, scan.Request(inputs=(str(folder),))).counts["clips"] == 0
+
+
+def test_a_copy_of_its_bytes_goes_with_it(once: Made, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    shutil.copy(once.folder / "v001.mp4", tmp_path / "more" / "twin.mp4")
+    scanned(once.archive, tmp_path / "more")
+    plan = forget.plan(once.config, [SECRET])
+    assert plan.beside == ("more/twin.mp4",)
+    assert "more/twin.mp4" in forget.render(plan)
+    forget.run(once.config, plan)
+    assert {row["video_id"] for row in rows(once.archive, "videos")} == {f"v/v00{number}.mp4" for number in (0, 2, 3)}
+
+
+def test_a_file_whose_name_begins_like_its_clips_stays(once: Made, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    name = "v001.mp4#t=0,1.mp4"
+    encode(tmp_path / "more" / name, count=20, rate=10, seed=50)
+    encode(tmp_path / "more" / "v001.mp4", count=20, rate=10, seed=51)
+    scanned(once.archive, tmp_path / "more")
+    forgotten(once.config, "more/v001.mp4")
+    clips = [row["clip_id"] for row in rows(once.archive, "clips") if row["video_id"].startswith("more/")]
+    assert sorted(clips) == [f"more/{name}#t=0,1", f"more/{name}#t=1,2"]
+
+
+def test_pieces_cut_from_it_go_with_it_and_stay_out(tmp_path: Path, cluster: None) -> None:
+    folder = tmp_path / "v"
+    folder.mkdir()
+    encode(folder / "talk.mp4", count=40, rate=10, seed=1)
+    for index in range(2):
+        encode(folder / f"talk_{index}.mp4", count=15, rate=10, seed=10 + index)
+    encode(folder / "other_0.mp4", count=10, rate=10, seed=30)
+    config = configure(tmp_path / "archive", "", "scan.naming={video}_{index}", "scan.clip_seconds=2")
+    scan.run(config, scan.Request(inputs=(str(folder),)))
+    plan = forget.plan(config, ["talk.mp4"])
+    assert plan.asked == ("v/talk.mp4",)
+    assert plan.beside == ("v/talk_0.mp4", "v/talk_1.mp4")
+    forget.run(config, plan)
+    encode(folder / "talk_5.mp4", count=12, rate=10, seed=20)
+    found = scan.run(config, scan.Request(inputs=(str(folder),)))
+    assert found.counts["skipped"] == 4
+    assert {row["video_id"] for row in rows(tmp_path / "archive", "videos")} == {"v/other_0.mp4"}
+
+
+@pytest.fixture
+def tables(once: Made) -> Made:
+    """With what dedup writes."""
+    location, (key,) = str(once.archive), read.model_keys(str(once.archive))
+    clips = {row["clip_id"]: row for row in rows(once.archive, "clips")}
+    a, b, c = (clips[f"v/v00{number}.mp4#t=0,1"] for number in (0, 1, 2))
+
+    def pair(one: dict[str, Any], other: dict[str, Any], archive: str = "") -> dict[str, Any]:
+        sides = {"a": one, "b": other}
+        found: dict[str, Any] = {side: row["clip_key"] for side, row in sides.items()}
+        for side, row in sides.items():
+            found |= {f"{side}_id": row["clip_id"], f"{side}_fingerprint": row["fingerprint"]}
+            found[f"{side}_video"] = row["video_id"]
+        return {**found, "archive_b": archive}
+
+    def add(table: str, columns: pa.Schema, found: list[dict[str, Any]]) -> None:
+        whole = [{name: row.get(name) for name in columns.names} for row in found]
+        commit.append(location, table, pa.Table.from_pylist(whole, schema=columns), columns)
+
+    add(f"duplicates_{key}", schema.PAIRS, [pair(a, b), pair(a, c), pair(a, b, "/elsewhere"), pair(b, c)])
+    grouped = [(a, 1, a), (b, 1, a), (c, 2, c), (clips["v/v003.mp4#t=0,1"], 2, c)]
+    add(
+        f"groups_{key}",
+        schema.GROUPED,
+        [
+            {**{name: row[name] for name in ("clip_key", "clip_id", "fingerprint", "video_id")}}
+            | {"group": group, "kept_by": kept["clip_key"], "keep": row is kept, "archive_b": ""}
+            for row, group, kept in grouped
+        ],
+    )
+    add(f"overlaps_{key}", schema.VIDEO_OVERLAPS, [
+        {"a_video": "v/v000.mp4", "b_video": SECRET, "archive_b": ""},
+        {"a_video": "v/v000.mp4", "b_video": "v/v002.mp4", "archive_b": ""},
+    ])  # fmt: skip
+    add("decisions", schema.DECISIONS, [
+        {"a": "v/v000.mp4#t=0,1", "b": f"{SECRET}#t=0,1", "verdict": "different", "archive_b": ""},
+        {"clip": SECRET, "keep": True},
+        {"a": "v/v000.mp4", "b": "v/v002.mp4", "verdict": "duplicate", "archive_b": ""},
+    ])  # fmt: skip
+    return once
+
+
+def test_what_dedup_knew_of_it_goes_and_the_rest_stays(tables: Made) -> None:
+    (key,) = read.model_keys(str(tables.archive))
+    forgotten(tables.config, SECRET)
+    pairs = [(row["a_video"], row["b_video"], row["archive_b"]) for row in rows(tables.archive, f"duplicates_{key}")]
+    # A clip of another archive may bear the same name: that pair is not about the forgotten video.
+    assert sorted(pairs) == [("v/v000.mp4", SECRET, "/elsewhere"), ("v/v000.mp4", "v/v002.mp4", "")]
+    assert {row["group"] for row in rows(tables.archive, f"groups_{key}")} == {2}
+    assert [row["b_video"] for row in rows(tables.archive, f"overlaps_{key}")] == ["v/v002.mp4"]
+    assert [row["verdict"] for row in rows(tables.archive, "decisions")] == ["duplicate"]
+
+
+def a_run(archive: Path, name: str, trained: list[str], watched: list[str]) -> Path:
+    """What a training run leaves, with pictures in its TensorBoard."""
+    folder = archive / "runs" / name
+    folder.mkdir(parents=True)
+    clips = {row["video_id"]: row for row in rows(archive, "clips")}
+    for file, names in (("trained", trained), ("watched", watched)):
+        table = pa.Table.from_pylist([clips[video] for video in names], schema=schema.CLIPS)
+        pq.write_table(table, folder / f"{file}.parquet")
+    board = Board(folder / "tensorboard")
+    board.step(1, loss=2.0, learning_rate=1e-4, temperature=0.1, samples_per_s=1, data_wait=0, gradient_norm=1)
+    strips = [np.zeros((8, 16, 16, 3), np.uint8)]
+    board.confirmation(1, [Retrieved(caption=WORDS, strips=strips, right=[True], scores=[0.5], rank=1)])
+    scores = metrics.Retrieval(queries=2, r1=50.0, r5=100.0, r10=100.0, median_rank=1.0)
+    board.evaluation(1, loss=1.5, text_to_video=scores, video_to_text=scores)
+    board.close()
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def tags_of(folder: Path) -> set[str]:
+    (file,) = folder.glob("events.out.tfevents.*")
+    return {value.tag for event in EventFileLoader(str(file)).Load() for value in event.summary.value}
+
+
+def test_what_runs_kept_of_it_goes_and_their_adapters_are_named(once: Made) -> None:
+    shown = a_run(once.archive, "shown", ["v/v000.mp4"], [SECRET, "v/v002.mp4"])
+    learnt = a_run(once.archive, "learnt", [SECRET, "v/v003.mp4"], ["v/v000.mp4"])
+    page = once.archive / "runs" / "eval-1"
+    page.mkdir()
+    (page / "report.html").write_text(f"<p>a page with {WORDS}</p>")
+    (page / "queries.csv").write_text(f'query,right\n"{WORDS}","{SECRET}#t=0,1"\nfilm,"v/v000.mp4#t=0,1"\n')
+    worse = [{"query": "film", "right": ["v/v000.mp4#t=0,1"]}, {"query": WORDS, "right": [f"{SECRET}#t=0,1"]}]
+    document = {"details": {"got_worse": worse, "unread": [f"{SECRET}#t=0,1"], "path": str(once.folder / "v001.mp4")}}
+    (page / "report.json").write_text(json.dumps(document))
+    result = forgotten(once.config, SECRET)
+    assert not (page / "report.html").exists()
+    assert (page / "queries.csv").read_text().splitlines() == [
+        "query,right",
+        '"film","v/v000.mp4#t=0,1"'.replace('"film"', "film"),
+    ]
+    details = json.loads((page / "report.json").read_text())["details"]
+    assert details == {"got_worse": worse[:1], "unread": [], "path": "(forgotten)"}
+    assert pq.read_table(shown / "watched.parquet")["video_id"].to_pylist() == ["v/v002.mp4"]
+    assert pq.read_table(learnt / "trained.parquet")["video_id"].to_pylist() == ["v/v003.mp4"]
+    assert "loss/train" in tags_of(shown / "tensorboard")
+    assert "confirmation/retrieved" not in tags_of(shown / "tensorboard")
+    assert not any(tag.startswith("confirmation/captions") for tag in tags_of(shown / "tensorboard"))
+    assert "confirmation/retrieved" in tags_of(learnt / "tensorboard")
+    assert result.details["adapters"] == ["learnt"]
+    assert (learnt / "adapter" / "adapter_model.safetensors").exists()
+    assert {name for name in traces_of(once.archive, SECRET) if "learnt/tensorboard" not in name} == set()
+
+
+def test_exports_that_are_out_of_reach_are_named(once: Made, tmp_path: Path) -> None:
+    export.embeddings(once.config, str(tmp_path / "vectors.parquet"))
+    plan = forget.plan(once.config, [SECRET])
+    assert plan.exports == (str(tmp_path / "vectors.parquet"),)
+    assert str(tmp_path / "vectors.parquet") in forget.render(plan)
+
+
+def test_forgetting_again_finishes_what_was_cut_short(once: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = forget.plan(once.config, [SECRET])
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erase, "scour", dies)
+        with pytest.raises(KeyboardInterrupt):
+            forget.run(once.config, plan)
+    assert traces_of(once.archive, SECRET)
+    assert forgotten(once.config, SECRET).counts["clips"] == 0
+    assert traces_of(once.archive, SECRET) == set()
+
+
+def test_it_does_not_begin_while_others_work_on_the_archive(once: Made) -> None:
+    plan = forget.plan(once.config, [SECRET])
+    with lease.Lease(str(once.archive), "embed"), fails_with(StoreError, "raydist embed", "wait for it"):
+        forget.run(once.config, plan)
+    assert traces_of(once.archive, SECRET)
+    assert not read.count_rows(str(once.archive), "forgotten")
+
+
+def test_the_command_line_asks_first(once: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["forget", str(once.folder / "v001.mp4"), "--archive", str(once.archive)]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    talk = capsys.readouterr().err
+    assert "--yes" in talk
+    assert SECRET in talk
+    assert "3 clips" in talk
+    assert traces_of(once.archive, SECRET)
+    cli.main([*words, "--yes", "--json"])
+    assert json.loads(capsys.readouterr().out)["clips"] == 3
+    assert traces_of(once.archive, SECRET) == set()
+
+
+def test_a_name_that_is_none_is_told(once: Made) -> None:
+    with fails_with(UsageError, "v/v0O1.mp4", "did you mean"):
+        forget.plan(once.config, ["v/v0O1.mp4"])
+    with pytest.raises(UsageError, match="nothing to forget"):
+        forget.plan(once.config, [])
