@@ -25,11 +25,9 @@ from raydist.progress import bar
 from raydist.store import read, roots, schema
 
 _CHUNK = 200
-"""Pairs that one task compares: a second or two of work."""
+"""Pairs that one task compares: some seconds of work."""
 _VIEWS = 96
 """Clips that a task holds, a megabyte each."""
-_FEW = 2 * _CHUNK
-"""So few pairs are compared by this process."""
 
 
 def verify(
@@ -252,15 +250,11 @@ def _line(row: Mapping[str, Any]) -> Line:
 
 
 def _compared(location: str, jobs: Sequence[_Job]) -> Iterator[tuple[Sequence[_Job], list[Verdict | None]]]:
-    """Jobs and their verdicts, part by part: many by tasks."""
-    parts = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
-    if len(jobs) <= _FEW:
-        for part in parts:
-            yield part, compare_all(location, part)
-        return
+    """Jobs and their verdicts, part by part, by tasks: each of one thread, for its matrices are small."""
     import ray  # once its environment is set
 
     task = ray.remote(num_cpus=1)(compare_all)
+    parts = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
     waiting = {task.remote(location, part): part for part in parts}
     while waiting:
         done, _ = ray.wait(list(waiting), num_returns=1)
