@@ -57,6 +57,6 @@ def sweep(config: Config, sheet: str | None = None) -> Report:
 
 def pairs(config: Config, report: Report) -> Iterator[dict[str, Any]]:
     """The pairs behind a report, as `--pairs` prints them: those that count, most alike first."""
-    from raydist.dedup.driver import pairs_of
+    from raydist.dedup.settled import pairs_of
 
     return pairs_of(config, report)

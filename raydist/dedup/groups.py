@@ -12,7 +12,7 @@ then, by their vectors, and the choice is made again until nothing is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raydist.dedup.decisions import Said, video_of
+from raydist.dedup.decisions import Said
 from raydist.dedup.keepers import Graph, Kept, by_priority, choose
 from raydist.store import schema
 
@@ -71,22 +71,29 @@ class Clips:
         return found
 
 
-def counting(pairs: pa.Table, said: Said, rules: Rules) -> pa.Table:
-    """The pairs that count, with what people said."""
-    copies = pc.equal(pairs["kind"], "copy")
-    # Pairs of clips without vectors, which frame hashes gave, have none.
+COLUMNS = (
+    "a", "b", "archive_b", "similarity", "kind", "confidence", "a_from_s", "a_to_s", "b_from_s", "b_to_s",
+)  # fmt: skip
+"""Of pairs, what is needed for all of them at once."""
+
+
+def counting(pairs: pa.Table, verdicts: Mapping[tuple[int, int, str], bool], rules: Rules) -> pa.Table:
+    """The pairs that count.
+
+    Args:
+        pairs: `COLUMNS` of them; of the kind `told` are those that only a person knows.
+        verdicts: what people said: (a, b, archive of b) -> whether they are duplicates.
+        rules: what counts without a word.
+    """
+    copies = pc.is_in(pairs["kind"], pa.array(["copy", "told"]))
+    # Pairs of clips without vectors, which frame hashes gave, have no similarity.
     over = pc.fill_null(pc.greater_equal(pairs["similarity"], pa.scalar(rules.threshold, pa.float32())), False)
-    counts = copies if rules.copies_only else pc.or_(copies, over)
-    counts = counts.to_numpy()
-    if said.verdicts:
-        named = {video_of(name) for a, b, _ in said.verdicts for name in (a, b)}
-        spoken_of = pc.and_(
-            *(pc.is_in(pairs[side], value_set=pa.array(sorted(named))) for side in ("a_video", "b_video"))
-        )
+    counts = (copies if rules.copies_only else pc.or_(copies, over)).to_numpy()
+    if verdicts:
+        spoken_of = pc.is_in(pairs["a"], pa.array(sorted({a for a, _, _ in verdicts})))
         for row in np.flatnonzero(spoken_of.to_numpy()).tolist():
-            a, b, archive_b = (pairs[name][row].as_py() for name in ("a_id", "b_id", "archive_b"))
-            verdict = said.of_pair(a, b, archive_b)
-            counts[row] = counts[row] if not verdict else verdict == "duplicate"
+            key = tuple(pairs[name][row].as_py() for name in ("a", "b", "archive_b"))
+            counts[row] = verdicts.get(key, bool(counts[row]))
     return pairs.filter(counts)
 
 

@@ -6,7 +6,8 @@ Writes    the same two; a pair is stored once, whatever run found it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +17,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raydist.dedup.facing import EDGES
 from raydist.store import commit, read, schema, sql
 from raydist.store.join import buckets
 
+PAIRS_A_PART = 20_000
+"""Written at once: some 10 MB with all their names."""
+
 _KEYS_A_DELETE = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The archive that `--against` names."""
+
+    location: str = ""
+    name: str = ""
+    """How rows name it: its folder's name, and what tells it from others of that name; both move with it."""
 
 
 def current(location: str, keys: pa.ChunkedArray, fingerprints: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -55,12 +69,20 @@ class Pairs:
         self.location, self.table = location, schema.DUPLICATES + model_key
         self._reference, self._archive_b = reference, archive_b
 
-    def load(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Pairs within the archive, and those with the reference where there is one."""
+    def load(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """Pairs within the archive, and those with the reference where there is one; `where` is true of them."""
         wanted = schema.PAIRS if columns is None else pa.schema([schema.PAIRS.field(name) for name in columns])
-        where = sql.is_in("archive_b", sorted({"", self._archive_b}))
-        batches = list(read.scan_batches(self.location, self.table, wanted.names, where=where))
+        among = sql.all_of(sql.is_in("archive_b", sorted({"", self._archive_b})), where)
+        batches = list(read.scan_batches(self.location, self.table, wanted.names, where=among))
         return pa.Table.from_batches(batches, wanted)
+
+    def rows(self, some: pa.Table) -> pa.Table:
+        """All columns of a few pairs (a, b, archive_b), in their order; those that are not stored are left out."""
+        found = self.load(where=sql.is_in("a", sorted(set(some["a"].to_pylist()))))
+        names = ("a", "b", "archive_b")
+        place = {key: row for row, key in enumerate(zip(*(found[name].to_pylist() for name in names), strict=True))}
+        wanted = zip(*(some[name].to_pylist() for name in names), strict=True)
+        return found.take([place[key] for key in wanted if key in place])
 
     def forget_changed(self) -> int:
         """Delete pairs one of whose clips changed or is gone; how many."""
@@ -89,17 +111,46 @@ class Pairs:
             deleted += commit.delete(self.location, self.table, sql.all_of(which, among) or "FALSE")
         return deleted
 
-    def store(self, pairs: pa.Table, *, instead: bool) -> int:
-        """Add pairs that are not there; how many went in.
+    def unknown(self, edges: pa.Table) -> pa.Table:
+        """The edges (a, b, similarity) that are not stored, in either direction."""
+        columns = ["a", "b"]
+        known = self.load(columns, sql.equals("archive_b", self._archive_b))
+        if not known.num_rows:
+            return edges
+        for one, other in (columns, columns[::-1]):
+            turned = known.rename_columns([one, other])
+            edges = edges.join(turned, columns, join_type="left anti")
+            if self._archive_b:
+                break  # a and b are clips of two archives
+        return edges
+
+    def add(self, parts: Iterable[pa.Table], *, instead: bool = False) -> int:
+        """Add pairs that are not stored, part by part; how many went in.
 
         Args:
-            pairs: rows of `schema.PAIRS`.
-            instead: they come in place of those that were not read until now.
+            parts: rows of `schema.PAIRS`; what is held is one part.
+            instead: they come in place of rows of the same pairs that were not read.
         """
         committer = commit.Committer(self.location, self.table, schema.PAIRS)
-        fragments = commit.write_fragments(self.location, self.table, oriented(pairs), schema.PAIRS)
-        not_read = sql.all_of(sql.equals("kind", "unread"), sql.equals("archive_b", self._archive_b))
-        return committer.commit(fragments, delete_where=not_read if instead else None)
+        count = 0
+        for part in parts:
+            rows = oriented(part)
+            fragments = commit.write_fragments(self.location, self.table, rows, schema.PAIRS)
+            firsts = sql.is_in("a", pc.unique(rows["a"]).to_pylist())
+            not_read = sql.all_of(sql.equals("kind", "unread"), sql.equals("archive_b", self._archive_b), firsts)
+            count += committer.commit(fragments, delete_where=not_read if instead else None)
+        return count
+
+
+def by_first(pairs: pa.Table, size: int = PAIRS_A_PART) -> Iterator[pa.Table]:
+    """Parts of about that size; the pairs of one a stand in one part."""
+    pairs = oriented(pairs).sort_by([("a", "ascending")])
+    firsts = pairs["a"].to_numpy()
+    start = 0
+    while start < len(firsts):
+        stop = int(np.searchsorted(firsts, firsts[min(start + size, len(firsts)) - 1], side="right"))
+        yield pairs.slice(start, stop - start)
+        start = stop
 
 
 def oriented(pairs: pa.Table) -> pa.Table:
@@ -170,12 +221,11 @@ def _joined_at(threshold: float) -> str:
 def edges_of(folder: Path) -> pa.Table:
     """The pairs of a join, as it left them: a, b, similarity."""
     parts = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
-    edges = pa.schema({"a": pa.int64(), "b": pa.int64(), "similarity": pa.float32()})
-    return pa.concat_tables([part.select(edges.names).cast(edges) for part in parts]) if parts else edges.empty_table()
+    return pa.concat_tables([part.select(EDGES.names).cast(EDGES) for part in parts] or [EDGES.empty_table()])
 
 
-def unread(location: str, other: str, edges: pa.Table, threshold: float) -> pa.Table:
-    """Pairs of clips as rows of `schema.PAIRS`, as far as is known without reading them.
+def unread(location: str, other: str, edges: pa.Table, threshold: float) -> Iterator[pa.Table]:
+    """Pairs of clips as rows of `schema.PAIRS`, as far as is known without reading them, part by part.
 
     Args:
         location: the archive of a.
@@ -183,6 +233,11 @@ def unread(location: str, other: str, edges: pa.Table, threshold: float) -> pa.T
         edges: a, b, similarity; those whose clips are gone are left out.
         threshold: that they reach.
     """
+    for start in range(0, edges.num_rows, PAIRS_A_PART):
+        yield _named(location, other, edges.slice(start, PAIRS_A_PART), threshold)
+
+
+def _named(location: str, other: str, edges: pa.Table, threshold: float) -> pa.Table:
     columns = {"clip_id": "id", "fingerprint": "fingerprint", "video_id": "video"}
     pairs = edges
     for side, where in (("a", location), ("b", other)):

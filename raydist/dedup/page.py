@@ -65,18 +65,18 @@ def write(
     Args:
         file: where to write it.
         config: the archive, its roots, limits of decoding.
-        pairs: all that are known, counting or not.
+        pairs: rows of `schema.PAIRS`, the most doubtful first.
         said: decisions.
         rules: which pairs count.
         reference: location of the other archive; "" for none.
         details: figures of the run.
     """
-    shown = doubtful(pairs, rules.threshold)
+    shown = pairs.to_pylist()
     what = "copies" if rules.copies_only else "pairs"
     return write_parts(
         file,
         config,
-        [Part(heading="Pairs, the most doubtful first", pairs=shown, note=_note(len(shown), pairs.num_rows))],
+        [Part(heading="Pairs, the most doubtful first", pairs=shown, note=_note(len(shown), details["pairs_known"]))],
         said,
         reference,
         title="Duplicates",
@@ -86,14 +86,18 @@ def write(
     )
 
 
-def doubtful(pairs: pa.Table, threshold: float) -> list[dict[str, Any]]:
-    """Rows, those nearest to the border between copy and look-alike first; unread ones by how near the threshold."""
+def doubtful(pairs: pa.Table, threshold: float) -> pa.Table:
+    """The most doubtful pairs: those nearest to the border between copy and look-alike, unread ones to the threshold.
+
+    Args:
+        pairs: `a`, `b`, `archive_b`, `confidence`, `similarity` of all that are stored.
+        threshold: of the vectors.
+    """
     sure = np.abs(pc.fill_null(pairs["confidence"], float("nan")).to_numpy() - 0.5)
     cosines = pc.fill_null(pairs["similarity"], 1.0).to_numpy()
     vague = np.minimum(np.abs(cosines - threshold) / (1 - threshold), 1.0) / 2
     order = np.argsort(np.where(np.isnan(sure), vague, sure), kind="stable")[:PAIRS_SHOWN]
-    rows: list[dict[str, Any]] = pairs.take(pa.array(order)).to_pylist()
-    return rows
+    return pairs.take(pa.array(order))
 
 
 def write_parts(

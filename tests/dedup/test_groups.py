@@ -59,7 +59,13 @@ def settled(
     clips: Clips, pairs: pa.Table, crowds: pa.Table, alike: groups.Alike, said: Said | None = None, rules: Rules = RULES
 ) -> list[bool]:
     said = said or Said()
-    graph = groups.graph_of(clips, groups.counting(pairs, said, rules), crowds, said, rules)
+    verdicts = {
+        (row["a"], row["b"], row["archive_b"]): verdict == "duplicate"
+        for row in pairs.to_pylist()
+        if (verdict := said.of_pair(row["a_id"], row["b_id"], row["archive_b"]))
+    }
+    counting = groups.counting(pairs.select(groups.COLUMNS), verdicts, rules)
+    graph = groups.graph_of(clips, counting, crowds, said, rules)
     return [bool(stays) for stays in groups.settle(clips, graph, said, {}, rules, alike).kept_N]
 
 
