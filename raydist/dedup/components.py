@@ -38,8 +38,9 @@ def components(n: int, edges: NDArray[np.integer], clique: NDArray[np.integer] |
         a, b = np.concatenate([a, members]), np.concatenate([b, pivots])
     if not n:
         return np.empty(0, np.int64)
-    # A byte an edge is all that the graph needs to hold; true to itself also where an edge is given 256 times.
-    graph = csr_array((np.ones(len(a), np.bool_), (a, b)), shape=(n, n))
+    kind = np.int32 if n < 2**31 else np.int64
+    # A byte an edge is all that the graph needs to hold; true stays true where an edge is given several times.
+    graph = csr_array((np.ones(len(a), np.bool_), (a.astype(kind), b.astype(kind))), shape=(n, n))
     _, labels = connected_components(graph, directed=False)
     first = np.full(int(labels.max()) + 1, n, np.int64)
     np.minimum.at(first, labels, np.arange(n))

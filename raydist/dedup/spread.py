@@ -28,8 +28,8 @@ from raydist.dedup import cells, crowds, scratch, tasks
 from raydist.dedup.exact import check_threshold
 from raydist.dedup.facing import EDGES, Faced, face
 from raydist.dedup.kernel import block_of
-from raydist.dedup.line import Call, run_all
 from raydist.dedup.tasks import CROWDS, Assembled, Piece, Shard, Stretch
+from raydist.dedup.workers import Call, run_all
 from raydist.errors import ResourceError, StoreError
 from raydist.runtime import Resources
 from raydist.store import current

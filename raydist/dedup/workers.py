@@ -1,4 +1,4 @@
-"""line: tasks on Ray, a few at a time, with their results in the order of the calls."""
+"""workers: tasks on Ray, a few at a time, with their results in the order of the calls."""
 
 from __future__ import annotations
 
