@@ -105,14 +105,15 @@ class _Reading:
         self._config, self._model_key, self._against = config, model_key, against
         self._a = _Archive(location, roots.places(location, config.roots))
         self._b = _Archive(against, roots.places(against, {})) if against else self._a
-        self._known = [row for row in (known.to_pylist() if known is not None else []) if self._is_present(row)]
+        rows = [] if known is None else known.to_pylist()
+        self._a.need(row["a"] for row in rows)
+        self._b.need(row["b"] for row in rows)
+        self._known = [row for row in rows if self._is_present(row)]
         self._known_keys = {(row["a"], row["b"]) for row in self._known}
         self._results: dict[PairKey, tuple[_Job, Verdict | None]] = {}
 
     def _is_present(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is about the clips as they are."""
-        self._a.need([row["a"]])
-        self._b.need([row["b"]])
         a, b = self._a.clips.get(row["a"]), self._b.clips.get(row["b"])
         return bool(a and b and a.fingerprint == row["a_fingerprint"] and b.fingerprint == row["b_fingerprint"])
 
