@@ -15,13 +15,14 @@ import pytest
 from archives import configure, encode, fails_with, made, rows, scanned, videos, write_viclip
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from raydist import caption, cli, export, forget, metrics, report, scan, search
+from raydist import caption, cli, export, forget, index, metrics, report, scan, search
 from raydist.clips.naming import clip_key
 from raydist.config import Config
 from raydist.errors import StoreError, UsageError
 from raydist.records import Report
 from raydist.search import Query
 from raydist.store import commit, erase, fulltext, lease, read, schema
+from raydist.store import index as vector_index
 from raydist.train.tensorboard import Board, Retrieved
 
 SECRET = "v/v001.mp4"
@@ -120,6 +121,18 @@ def test_full_text_search_works_again_and_finds_nothing_of_it(once: Made) -> Non
     assert search.run(config, [Query(words="film")]).num_rows
 
 
+def test_the_index_is_built_anew_without_it(once: Made) -> None:
+    vectors = vectors_of(once.archive, SECRET)
+    (key,) = read.model_keys(str(once.archive))
+    index.run(once.config, rebuild=True)
+    assert [name for name in traces_of(once.archive, SECRET, vectors) if "_indices" in name]
+    forgotten(once.config, SECRET)
+    assert traces_of(once.archive, SECRET, vectors) == set()
+    built = vector_index.find(read.need_table(str(once.archive), f"embeddings_{key}"))
+    assert built is not None
+    assert built.rows == 9
+
+
 def test_scan_leaves_it_alone_under_any_name(once: Made, tmp_path: Path) -> None:
     forgotten(once.config, SECRET)
     found = scan.run(configure(once.archive), scan.Request(inputs=(str(once.folder),)))
@@ -171,8 +184,8 @@ def test_pieces_cut_from_it_go_with_it_and_stay_out(tmp_path: Path, cluster: Non
     folder = tmp_path / "v"
     folder.mkdir()
     encode(folder / "talk.mp4", count=40, rate=10, seed=1)
-    for index in range(2):
-        encode(folder / f"talk_{index}.mp4", count=15, rate=10, seed=10 + index)
+    for part in range(2):
+        encode(folder / f"talk_{part}.mp4", count=15, rate=10, seed=10 + part)
     encode(folder / "other_0.mp4", count=10, rate=10, seed=30)
     config = configure(tmp_path / "archive", "", "scan.naming={video}_{index}", "scan.clip_seconds=2")
     scan.run(config, scan.Request(inputs=(str(folder),)))

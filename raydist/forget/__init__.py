@@ -18,7 +18,7 @@ from typing import Any
 from raydist import index as index_verb
 from raydist.clips import naming
 from raydist.config import Config, changed
-from raydist.errors import StoreError, UsageError
+from raydist.errors import RaydistError, StoreError, UsageError
 from raydist.forget import runs
 from raydist.forget.runs import Traces
 from raydist.meant import find_videos
@@ -114,19 +114,27 @@ def run(config: Config, plan: Plan) -> Report:
         rows = erase.erase(location, target)
         _refuse_others(held)
         dropped = {table: erase.scour(location, table) for table in read.table_names(location)}
-    indexed = [model_key_of(table) for table, names in dropped.items() if names and model_key_of(table)]
-    for model_key in indexed:
-        index_verb.run(changed(config, {"embed.model": model_key, "embed.adapter": ""}), rebuild=True)
+    indexed = [model_key_of(table) for table, names in dropped.items() if names]
+    built = [note for model_key in indexed if model_key for note in _index_anew(config, model_key)]
     report = Report(
         stage="forget",
         run=new_run("forget"),
         seconds=time.monotonic() - began,
         counts={"videos": len(plan.videos), "clips": plan.clips, "rows": sum(rows.values()), "files": len(files)},
-        notes=tuple(line.strip() for line in [*_left(plan), *_files(files), _KEPT]),
+        notes=tuple(line.strip() for line in [*_left(plan), *_files(files), *built, _KEPT]),
         details=_details(rows, plan),
     )
     save(report, location)
     return report
+
+
+def _index_anew(config: Config, model_key: str) -> list[str]:
+    """Build the index of a model's vectors again, without those that are gone; a note where that fails."""
+    try:
+        index_verb.run(changed(config, {"embed.model": model_key, "embed.adapter": ""}), rebuild=True)
+    except RaydistError as error:
+        return [f"the index of {model_key} is gone and was not built again ({error}): run `raydist index`"]
+    return []
 
 
 _KEPT = (
