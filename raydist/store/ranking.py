@@ -28,7 +28,7 @@ from raydist.store.tables import lance_errors, need_table
 _QUERIES = 256
 """Queries that go to Lance in one call."""
 
-_LOOK_NS, _READ_NS, _MULTIPLY_NS = 60, 600, 10
+_LOOK_NS, _READ_NS, _MULTIPLY_NS = 70, 2_000, 12
 """Nanoseconds of one core: a vector in the index for one query; a vector read by a scan, however many queries there
 are; and its product with one of many queries. Measured at 512 numbers; they decide between index and scan only."""
 
