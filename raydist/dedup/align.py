@@ -30,12 +30,18 @@ SHORTEST_NEAR_S = 1.5
 ALIKE = 0.6
 """Correlation of pictures from which two clips that are no copies are similar."""
 
-_MOVES = 0.75
-"""Correlation of what changes, from which two clips are copies."""
+_MOVES = 0.6
+"""Correlation of what changes, from which two clips are copies, if it is that of a minute's half: 60 samples."""
+_MOVES_FEWER = 0.135
+"""How much more it must be with each e-fold fewer samples: chance does more with few."""
+_MOVES_SLOW, _SLOW = 0.1, 0.15
+"""How much more where next to nothing changes, and the share of change from which no more: what moves slowly is caught
+well by two pictures a second, so copies agree better."""
 _PICTURES = 0.5
 """Correlation of pictures, as above. Look-alikes have more: it only refuses motion before another background."""
 _NEAR = 0.15
 """How much less change must agree beside a copy."""
+_SAMPLES = 60
 _FEW, _FEW_ALIKE, _FEW_MOVES = 8, 0.8, 0.3
 """Beside a copy, so few samples are too few for a correlation: pictures that agree count more."""
 _STILL = 0.004
@@ -112,7 +118,10 @@ def copy_score(found: Evidence, *, near: bool) -> float:
     """Logit of its being a copy."""
     if found.change < _STILL:
         return 1.0 if near and found.alike >= _STILL_ALIKE else -0.1
-    needed = _MOVES - (_NEAR if near else 0.0)
+    fewer = math.log(_SAMPLES / min(found.samples, _SAMPLES))
+    needed = _MOVES + _MOVES_FEWER * fewer + _MOVES_SLOW * max(0.0, 1 - found.change / _SLOW)
+    if near:
+        needed -= _NEAR
     if near and found.samples <= _FEW and found.alike >= _FEW_ALIKE:
         needed = _FEW_MOVES
     changes = min(found.moves, found.steady + 0.1) - needed

@@ -4,6 +4,7 @@
                  leak
 `beside`         clips beside two that were found to be copies, which meet on the same line: other borders shift every
                  clip
+`Links`          two copies of one clip, which are copies of each other where they meet on the lines to it
 
 Flat pictures count nothing, nor do pictures that many clips have.
 """
@@ -75,6 +76,29 @@ def beside(
         for other in others:
             if min(end, other.end_s) - max(start, other.start_s) >= SHORTEST_NEAR_S:
                 yield one, other
+
+
+class Links:
+    """Copies that were found, by clip."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, list[tuple[Spot, Line]]] = {}
+
+    def add(self, a: Spot, b: Spot, line: Line) -> Iterator[tuple[Spot, Spot, Line]]:
+        """Remember a copy, and say which other clips are to be compared with one of the two for that, on which line.
+
+        A clip of very many copies leads to the first of them only.
+        """
+        for one, other, there in ((a, b, line), (b, a, line.turned())):
+            links = self._found.setdefault(one.clip_key, [])
+            if len(links) >= MOST or any(known.clip_key == other.clip_key for known, _ in links):
+                continue
+            for third, further in links:
+                across = there.turned().then(further)
+                start, end = across.at(other.start_s), across.at(other.end_s)
+                if min(end, third.end_s) - max(start, third.start_s) >= SHORTEST_NEAR_S:
+                    yield other, third, across
+            links.append((other, there))
 
 
 def _signed(location: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:

@@ -40,6 +40,14 @@ class Line:
         """Time in b."""
         return self.speed * time_s + self.shift_s
 
+    def turned(self) -> Line:
+        """Which time of a shows what a time of b shows."""
+        return Line(speed=1 / self.speed, shift_s=-self.shift_s / self.speed)
+
+    def then(self, after: Line) -> Line:
+        """From a on through b to what `after` leads to."""
+        return Line(speed=self.speed * after.speed, shift_s=after.at(self.shift_s))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -18,7 +18,7 @@ from raydist import runtime
 from raydist.config import Config
 from raydist.dedup import traces
 from raydist.dedup.align import SPEEDS, Line, Verdict, compare
-from raydist.dedup.candidates import PairKey, Spot, beside, by_signatures, cosines
+from raydist.dedup.candidates import Links, PairKey, Spot, beside, by_signatures, cosines
 from raydist.dedup.traces import Clip
 from raydist.dedup.views import Views, prepare
 from raydist.progress import bar
@@ -111,6 +111,7 @@ class _Reading:
         self._known = [row for row in rows if self._is_present(row)]
         self._known_keys = {(row["a"], row["b"]) for row in self._known}
         self._results: dict[PairKey, tuple[_Job, Verdict | None]] = {}
+        self._links = Links()
 
     def _is_present(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is about the clips as they are."""
@@ -153,7 +154,10 @@ class _Reading:
         ]
 
     def beside(self, copies: Sequence[tuple[Clip, Clip, Line]], reach: int) -> list[_Job]:
-        """Pairs beside copies; one that was compared without a line and is no copy is compared again with one."""
+        """Pairs beside copies, and pairs of copies of one clip.
+
+        A pair that was compared without a line and is no copy is compared again with one.
+        """
         self._a.need_videos(a.video_id for a, _, _ in copies)
         self._b.need_videos(b.video_id for _, b, _ in copies)
         wanted: dict[PairKey, Line] = {}
@@ -162,6 +166,9 @@ class _Reading:
             around = beside(pair, line, self._a.spots[a.video_id], self._b.spots[b.video_id], reach)
             for one, other in around:
                 wanted.setdefault((one.clip_key, other.clip_key), line)
+            if not self._against:
+                for one, other, across in self._links.add(*pair, line):
+                    wanted.setdefault((one.clip_key, other.clip_key), across)
         self._a.need(a for a, _ in wanted)
         self._b.need(b for _, b in wanted)
         return [job for pair, line in wanted.items() for job in self._near(pair, line)]
@@ -172,7 +179,7 @@ class _Reading:
             return
         if not self._against and a.clip_id > b.clip_id:
             a, b = b, a
-            line = Line(speed=1 / line.speed, shift_s=-line.shift_s / line.speed)
+            line = line.turned()
         earlier = self._results.get((a.clip_key, b.clip_key))
         if earlier is None:
             yield _Job(a=a, b=b, found_by="neighbours", near=line)

@@ -9,8 +9,8 @@ what is asked of the pairs that are stored:
 positive    two clips that share 5 s or more. Whether such a pair is found at all counts: candidates by vectors, by
             signatures and beside other pairs are part of the question
 correct     a `copy` whose clips share something, and whose line is at most a second from the true one
-look-alike  clips of two siblings that show takes of the same scenes at the same time, and clips of one original before
-            a camera that stands still. None is a copy
+look-alike  two clips that show takes of the same scenes for 5 s or more and share nothing: of two siblings, or of one
+            video before a camera that stands still. None is a copy
 
 Thresholds are set on the even families (`--half thresholds`), figures are those of the odd ones. Needs the real videos
 beside the checkout (shared/realvideo). Prints one JSON document.
@@ -25,6 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ from raydist.store import read, schema
 
 ENOUGH_S = 5.0
 """Seconds that two clips must share to be missed."""
+ALIKE_S = 5.0
+"""Seconds of the same scenes that make two clips look alike."""
 NEAR_S = 1.0
 """Seconds that a correct line may be off."""
-
-CLIP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -97,27 +98,33 @@ def kind_of(a: Clip, b: Clip) -> str:
     return kinds.pop() if len(kinds) == 1 and "original" in (a.video.kind, b.video.kind) else "two changes"
 
 
-def look_alikes(clips: Sequence[Clip]) -> Iterator[tuple[Clip, Clip]]:
-    """Pairs of clips of originals whose scenes are the same for half of the time or more, and that share nothing."""
-    originals = [clip for clip in clips if clip.video.kind == "original"]
-    for place, a in enumerate(originals):
-        for b in originals[place + 1 :]:
-            if a.video.family == b.video.family and shared(a, b) is None and _same_scenes(a, b) >= CLIP_S / 2:
-                yield a, b
+def look_alikes(clips: Sequence[Clip], scenes: dict[str, Scenes]) -> Iterator[tuple[Clip, Clip]]:
+    """Pairs of clips that show the same scenes for `ALIKE_S` or more, and share nothing.
+
+    Args:
+        clips: of one family.
+        scenes: of each original.
+    """
+    for a, b in combinations(clips, 2):
+        if shared(a, b) is None and _same_scenes(_shown(a, scenes), _shown(b, scenes)) >= ALIKE_S:
+            yield a, b
 
 
-def _same_scenes(a: Clip, b: Clip) -> float:
-    """Seconds in which two clips show the same scenes."""
-    total = 0.0
-    for start, end, scene in a.video.scenes:
-        mine = max(0.0, min(end, a.end_s) - max(start, a.start_s))
-        theirs = sum(
-            max(0.0, min(until, b.end_s) - max(since, b.start_s))
-            for since, until, name in b.video.scenes
-            if name == scene
-        )
-        total += min(mine, theirs)
-    return total
+Scenes = list[tuple[float, float, str]]
+
+
+def _shown(clip: Clip, scenes: dict[str, Scenes]) -> dict[str, float]:
+    """Scene -> seconds of it in a clip."""
+    found: dict[str, float] = defaultdict(float)
+    for stretch in clip.video.stretches:
+        start, end = _original(stretch, clip.start_s), _original(stretch, clip.end_s)
+        for since, until, scene in scenes[stretch.original]:
+            found[scene] += max(0.0, min(until, end) - max(since, start))
+    return found
+
+
+def _same_scenes(ones: dict[str, float], others: dict[str, float]) -> float:
+    return sum(min(seconds, others.get(scene, 0.0)) for scene, seconds in ones.items())
 
 
 def clips_of(archive: Path, videos: Sequence[Video]) -> dict[str, Clip]:
@@ -140,11 +147,10 @@ def judged(rows: Sequence[dict[str, Any]], clips: dict[str, Clip]) -> dict[str, 
     for clip in listed:
         by_family[clip.video.family].append(clip)
     for family in by_family.values():
-        for place, a in enumerate(family):
-            for b in family[place + 1 :]:
-                truth = shared(a, b)
-                if truth is not None and truth.seconds >= ENOUGH_S:
-                    counts[kind_of(a, b)]["found"].append(float((a.clip_id, b.clip_id) in copies))
+        for a, b in combinations(family, 2):
+            truth = shared(a, b)
+            if truth is not None and truth.seconds >= ENOUGH_S:
+                counts[kind_of(a, b)]["found"].append(float((a.clip_id, b.clip_id) in copies))
     wrong = []
     for (one, other), row in copies.items():
         if one not in clips or other not in clips:
@@ -159,7 +165,9 @@ def judged(rows: Sequence[dict[str, Any]], clips: dict[str, Clip]) -> dict[str, 
         if truth is not None and truth.seconds >= ENOUGH_S and off is not None:
             counts[kind_of(a, b)]["offset_s"].append(off)
             counts[kind_of(a, b)]["start_s"].append(abs(row["a_from_s"] - truth.a_from_s))
-    pairs = {(a.clip_id, b.clip_id) for family in by_family.values() for a, b in look_alikes(family)}
+    scenes = {clip.video.name.partition(".")[0]: clip.video.scenes for clip in listed if clip.video.kind == "original"}
+    alike = [(a, b) for family in by_family.values() for a, b in look_alikes(family, scenes)]
+    among = [(a, b) for a, b in alike if a.video.kind == b.video.kind == "original"]
     kinds = {kind: _figures([counts[kind]]) for kind in (*KINDS, "two changes") if kind in counts}
     trims = [kind for kind in counts if kind.startswith("trim")]
     return {
@@ -167,8 +175,10 @@ def judged(rows: Sequence[dict[str, Any]], clips: dict[str, Clip]) -> dict[str, 
         "without trims": _figures([counts[kind] for kind in counts if kind not in trims and kind != "two changes"]),
         "trims": _figures([counts[kind] for kind in trims]),
         "all": _figures(list(counts.values())),
-        "look-alike pairs": len(pairs),
-        "look-alikes taken for copies": sum((pair in copies) or (pair[::-1] in copies) for pair in pairs),
+        "look-alike pairs": len(alike),
+        "of them taken for copies": sum((a.clip_id, b.clip_id) in copies for a, b in alike),
+        "look-alike pairs among originals": len(among),
+        "of those taken for copies": sum((a.clip_id, b.clip_id) in copies for a, b in among),
         "wrong": wrong[:40],
     }
 
@@ -203,7 +213,7 @@ def statements_judged(rows: Sequence[dict[str, Any]], videos: Sequence[Video], h
     for row in told:
         a, b = (named[row[f"{side}_video"].rpartition("/")[2]] for side in "ab")
         for copy, other, side in ((a, b, "a"), (b, a, "b")):
-            if copy.name in best and other.kind == "original" and copy.stretches[0].original == other.name:
+            if copy.name in best and other.kind == "original" and other.name == f"{copy.stretches[0].original}.mp4":
                 seconds = row[f"{side}_to_s"] - row[f"{side}_from_s"]
                 best[copy.name] = max(best[copy.name], seconds / copy.stretches[0].seconds)
     shares = list(best.values())
