@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from raydist.search import moments
 from raydist.search.found import COLUMNS, Asked, Row, current, rank
 from raydist.search.moments import Film
-from raydist.store import ranking
 from raydist.store.sql import all_of, is_in, not_in
+from raydist.store.vectors import rows_where
 
-_TOGETHER = 8
+_TOGETHER = 16
 """Queries whose neighbouring clips are read at once: a hundred megabytes of vectors in the worst case."""
-_EVERY = 1 << 30
 _ROUNDS_OPEN = 2
 """Rounds after which videos that have given all they may are left out of the search instead of passed over."""
 
@@ -114,7 +113,7 @@ def _films(location: str, table: str, asked: Sequence[Asked], lists: Sequence[Se
         videos = sorted({row["video_id"] for index in members for row in lists[index]})
         if not videos:
             continue
-        clips = _Clips(location, table, all_of(condition, is_in("video_id", videos)), asked[members[0]].vector_D)
+        clips = _Clips(location, table, all_of(condition, is_in("video_id", videos)))
         for index in members:
             own = {row["video_id"] for row in lists[index]}
             films[index] = {video: clips.film(video, asked[index].vector_D) for video in own if video in clips.videos}
@@ -124,11 +123,8 @@ def _films(location: str, table: str, asked: Sequence[Asked], lists: Sequence[Se
 class _Clips:
     """All current clips of some videos, with their vectors."""
 
-    def __init__(self, location: str, table: str, where: str | None, any_D: NDArray[np.float32]) -> None:
-        # Ranking is what knows every kind of condition; its order does not matter here.
-        (rows,) = ranking.top_k(
-            location, table, any_D[None], _EVERY, where=where, columns=(*COLUMNS, "vector"), exact=True
-        )
+    def __init__(self, location: str, table: str, where: str | None) -> None:
+        rows = rows_where(location, table, where, (*COLUMNS, "vector"))
         keys = rows["clip_key"].to_pylist()
         now = current(location, set(keys))
         fresh = [pair in now for pair in zip(keys, rows["fingerprint"].to_pylist(), strict=True)]

@@ -1,11 +1,12 @@
-"""All current rows of an embeddings table that pass a condition, in the table's order: what an export writes.
+"""Rows of an embeddings table that pass a condition, with their vectors: a few at once, or all for an export.
 
-Promises  one version of the table, however long it takes; memory is that of a batch and some 60 bytes a row
+Promises  an export sees one version of the table, however long it takes; its memory is that of a batch and some 60
+          bytes a row
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,24 @@ from raydist.store.tables import lance_errors, need_table
 
 COLUMNS = ("clip_id", "video_id", "start_s", "end_s", "split", "clip_key", "fingerprint", "vector")
 _BATCH = 8_192
+
+
+def rows_where(
+    location: str, table: str, where: str | None, wanted: Sequence[str], *, storage_options: StorageOptions = None
+) -> pa.Table:
+    """All rows that pass, at once.
+
+    Args:
+        where: SQL over the table's columns and those of `videos`.
+        wanted: columns.
+
+    Raises:
+        StoreError: no such table, or a condition that is none; it lists the columns.
+    """
+    dataset = need_table(location, table, storage_options=storage_options)
+    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    with lance_errors(dataset.uri, where=where, schema=dataset.schema):
+        return dataset.scanner(columns=list(wanted), batch_size=_BATCH, **passing.scan).to_table()
 
 
 def columns(width: int) -> pa.Schema:
