@@ -28,7 +28,7 @@ from raydist.progress import talk
 from raydist.records import Report
 from raydist.report import new_run, save
 from raydist.sections import Search
-from raydist.store import calibrate, index, read
+from raydist.store import calibrate, compact, index, read
 from raydist.store.calibrate import TEXT, VIDEO, Asked
 from raydist.store.index import Card
 from raydist.store.lease import Lease
@@ -70,7 +70,8 @@ def run(config: Config, *, rebuild: bool = False) -> Report:
     model = choice.to_search(location, config.embed.model, config.embed.adapter)
     table, name = embeddings_table(model.model_key), new_run("index")
     notes: tuple[str, ...] = ()
-    with Lease(location, "index"):
+    with Lease(location, "index") as held:
+        compact.compact_if_alone(location, table, held)  # files of an index before the last one go too
         if not read.count_rows(location, table):
             kept, notes = Kept(done="", card=None), ("there are no vectors to index: run `raydist embed`",)
         else:

@@ -38,6 +38,9 @@ TARGET = 0.95
 MAX_PARTITIONS = 16_384
 """More make training dearer than they make a search cheaper."""
 
+_UNMEASURED = 0.1
+"""Share of the partitions to look at for ten hits before anything was measured; texts need 5 to 9 %."""
+
 _MIN_ROWS_A_PARTITION = 8
 _RETRAIN_AT = 2.0
 """Growth since the centres were trained from which on they are trained anew: partitions are then twice as long."""
@@ -73,7 +76,7 @@ class Card:
         """Partitions to look at for that many hits: between the measured depths on a line of logarithms."""
         known = sorted((int(name), count) for name, count in self.probes.items())
         if not known:
-            return max(1, min(self.partitions, round(self.partitions * 0.1)))
+            return max(1, min(self.partitions, round(self.partitions * _UNMEASURED * max(1, depth / 10) ** 0.4)))
         depths, counts = zip(*known, strict=True)
         found = np.exp(np.interp(np.log(max(depth, 1)), np.log(depths), np.log(counts)))
         if depth > depths[-1]:

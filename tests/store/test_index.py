@@ -175,7 +175,10 @@ def test_the_probes_of_a_depth_lie_between_those_measured() -> None:
     assert 20 < card.probes_for(30) < 40
     assert card.probes_for(4_000) == 320
     assert card.probes_for(10**9) == 400
-    assert index.Card(partitions=400, trained_rows=10_000).probes_for(10) == 40
+    unmeasured = index.Card(partitions=400, trained_rows=10_000)
+    assert unmeasured.probes_for(1) == unmeasured.probes_for(10) == 40
+    assert unmeasured.probes_for(100) > 80
+    assert unmeasured.probes_for(10**9) == 400
 
 
 def test_the_fewest_probes_reach_the_recall_they_were_chosen_for(location: str) -> None:
