@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from raydist.clips import near
 from raydist.clips.signature import HASH_VERSION
 from raydist.dedup import candidates
 from raydist.dedup.align import Line
-from raydist.dedup.candidates import Spot, beside
+from raydist.dedup.candidates import Links, Spot, beside
 from raydist.store import commit, schema
 
 
@@ -81,6 +82,27 @@ def test_clips_beside_a_copy_lie_on_its_line() -> None:
     assert (2, 101) not in {
         (a.clip_key, b.clip_key) for a, b in beside((ones[2], others[2]), near_border, ones, others, 1)
     }
+
+
+def test_copies_of_one_clip_lead_to_each_other_on_the_line_between_them() -> None:
+    a, b, c, d = (Spot(clip_key=key, start_s=0.0, end_s=30.0) for key in range(4))
+    links = Links()
+    assert list(links.add(a, b, Line(speed=1.0, shift_s=-3.0))) == []
+    ((one, other, line),) = links.add(a, c, Line(speed=1 / 1.05, shift_s=2.0))
+    assert (one, other) == (c, b)
+    # c shows at 2 s what a shows at 0 s and b at -3 s.
+    assert (line.at(2.0), line.speed) == (pytest.approx(-3.0), pytest.approx(1.05))
+    assert list(links.add(d, a, Line(speed=1.0, shift_s=-33.0))) == []  # d shows what comes before b and c
+
+
+def test_a_clip_of_very_many_copies_leads_to_some_only() -> None:
+    hub, links = Spot(clip_key=0, start_s=0.0, end_s=30.0), Links()
+    found = [
+        pair
+        for key in range(1, 101)
+        for pair in links.add(hub, Spot(clip_key=key, start_s=0.0, end_s=30.0), Line(speed=1.0, shift_s=0.0))
+    ]
+    assert len(found) == candidates.MOST * (candidates.MOST - 1) // 2
 
 
 def test_signatures_of_two_archives_are_joined_across_and_of_one_across_videos(tmp_path: Path) -> None:

@@ -70,3 +70,38 @@ def test_a_trimmed_copy_is_found_whole_from_one_pair(tmp_path: Path, cluster: No
     assert (said["a_from_s"], said["b_from_s"]) == (pytest.approx(2.7, abs=0.5), pytest.approx(0.0, abs=0.5))
     assert (said["a_to_s"], said["b_to_s"]) == (pytest.approx(40, abs=0.5), pytest.approx(37.3, abs=0.5))
     assert read.verify(config, model_key, given(pair, other), known=found).num_rows == 0
+
+
+@pytest.mark.ray
+def test_clips_are_compared_with_those_of_another_archive_which_stays_as_it_is(tmp_path: Path, cluster: None) -> None:
+    here, there, film = tmp_path / "here", tmp_path / "there", Film(3, 4, cuts_s=(8.0,))
+    model = write_viclip(tmp_path / "model")
+    for archive, start_s in ((here, 0), (there, 3)):
+        (archive / "in").mkdir(parents=True)
+        written(archive / "in" / "same.mp4", frames(film, start_s, start_s + 20))
+        config = configure(archive, "", "scan.clip_seconds=20")
+        scan.run(config, scan.Request(inputs=(str(archive / "in"),)))
+        made(archive, model, "scan.clip_seconds=20")
+    (model_key,) = stored.model_keys(str(here))
+    ((a,), (b,)) = ([row["clip_key"] for row in rows(archive, "clips")] for archive in (here, there))
+    before = sorted(path.name for path in there.iterdir())
+    (row,) = read.verify(configure(here), model_key, given((a, b)), against=str(there)).to_pylist()
+    assert (row["kind"], row["archive_b"], row["offset_s"]) == ("copy", str(there), pytest.approx(-3, abs=0.3))
+    assert row["a_fingerprint"] != row["b_fingerprint"]
+    assert sorted(path.name for path in there.iterdir()) == before
+
+
+@pytest.mark.ray
+def test_a_pair_of_a_clip_that_does_not_decode_stays_unread(tmp_path: Path, cluster: None) -> None:
+    archive, folder = tmp_path / "archive", tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b"):
+        written(folder / f"{name}.mp4", frames(Film(3, ord(name)), 0, 5))
+    config = configure(archive, "", "scan.clip_seconds=5")
+    scan.run(config, scan.Request(inputs=(str(folder),)))
+    keys = [row["clip_key"] for row in sorted(rows(archive, "clips"), key=lambda row: str(row["clip_id"]))]
+    (folder / "b.mp4").unlink()
+    (row,) = read.verify(config, "none", given((keys[1], keys[0]))).to_pylist()
+    assert (row["a_id"], row["kind"], row["confidence"]) == ("in/a.mp4#t=0,5", "unread", None)
+    assert row["similarity"] == pytest.approx(0.97)
+    assert [failure["reason"] for failure in rows(archive, "failures") if failure["stage"] == "dedup"] == ["missing"]
