@@ -134,7 +134,7 @@ def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path) -
         found = Found(joined=joined, clips=joined.keys.num_rows + (0 if known is None else known.num_rows))
         found.seconds["join"] = time.monotonic() - began
         began = time.monotonic()
-        _read_pairs(config, model, reference, stored, edges_of(joined.edges))
+        _read_pairs(config, model, reference, stored, edges_of(joined))
         found.seconds["read"] = time.monotonic() - began
     if not reference.name:
         clips.add(_with_crowds(location, joined), threshold)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raydist.dedup.facing import EDGES
+from raydist.dedup.spread import EDGES, Joined
 from raydist.store import commit, read, schema, sql
 from raydist.store.join import buckets
 
@@ -218,10 +217,12 @@ def _joined_at(threshold: float) -> str:
     return f"{sql.quote_name('threshold')} = CAST({sql.quote_sql(threshold)} AS FLOAT)"
 
 
-def edges_of(folder: Path) -> pa.Table:
-    """The pairs of a join, as it left them: a, b, similarity."""
-    parts = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
-    return pa.concat_tables([part.select(EDGES.names).cast(EDGES) for part in parts] or [EDGES.empty_table()])
+def edges_of(joined: Joined) -> pa.Table:
+    """The pairs of a join that are to be stored: a, b, similarity; of a crowd those of its pivot with the others."""
+    parts = [pq.read_table(path) for path in sorted(joined.edges.glob("*.parquet"))]
+    stars = joined.crowds.filter(pc.not_equal(joined.crowds["clip_key"], joined.crowds["crowd"]))
+    parts.append(stars.select(["crowd", "clip_key", "similarity"]).rename_columns(EDGES.names))
+    return pa.concat_tables([part.select(EDGES.names).cast(EDGES) for part in parts])
 
 
 def unread(location: str, other: str, edges: pa.Table, threshold: float) -> Iterator[pa.Table]:

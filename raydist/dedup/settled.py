@@ -127,8 +127,11 @@ def _figures(
     kinds = Counter(counting["kind"].to_pylist())
     return {
         "clips": found.clips,
-        # Crowds: pairs that were counted and are not written.
-        "pairs": written + joined.pairs - joined.written,
+        # Of crowds, only the pairs of pivots are stored.
+        "pairs": written
+        + joined.pairs
+        - joined.written
+        - (joined.crowds.num_rows - len(pc.unique(joined.crowds["crowd"]))),
         "groups": len(pc.unique(grouped["group"])),
         "redundant": grouped.num_rows - int(pc.sum(grouped["keep"]).as_py() or 0),
         "threshold": threshold,

@@ -58,7 +58,7 @@ def run(config: Config, sheet: str | None = None) -> Report:
             with runtime.session(config.ray) as resources:
                 side = Side(location=location, table=table)
                 joined = join(config, resources, side, folder / "join", threshold=lowest)
-                edges = edges_of(joined.edges)
+                edges = edges_of(joined)
         finally:
             shutil.rmtree(folder / "join", ignore_errors=True)
     rows = _rows(location, edges, joined, lowest)
@@ -116,7 +116,7 @@ def _rows(location: str, edges: pa.Table, joined: Joined, lowest: float) -> list
     similarities = edges["similarity"].to_numpy()
     keys, ends = np.unique(np.concatenate([edges["a"].to_numpy(), edges["b"].to_numpy()]), return_inverse=True)
     pairs = ends.reshape(2, -1).T
-    crowded = joined.pairs - joined.written
+    crowded = joined.pairs - edges.num_rows
     by_similarity = np.argsort(similarities, kind="stable")
     chosen: list[tuple[float, NDArray[np.int64]]] = []
     rows: list[dict[str, Any]] = []

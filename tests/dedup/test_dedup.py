@@ -9,10 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from archives import fails_with, made, rows, write_viclip
 from click.testing import CliRunner
-from films import CHANGES, CLIP_S, LATE_S, deduped, filled, film, kept, settings_for, shoot, table, with_copies
+from films import CHANGES, CLIP_S, LATE_S, RATE, deduped, filled, film, kept, settings_for, shoot, table, with_copies
 
 import raydist
 from raydist import dedup, scan
@@ -285,3 +286,19 @@ def test_wrong_requests_are_refused_with_what_would_help(
         deduped(archive, decisions=str(bad))
     with lease.Lease(str(archive), "dedup"), fails_with(StoreError, "raydist dedup", "already"):
         deduped(archive)
+
+
+def test_a_crowd_is_stored_as_a_star_and_one_of_it_stays(
+    cluster: None, tmp_path: Path, films: Path, model: Path
+) -> None:
+    folder = Path(shutil.copytree(films, tmp_path / "in"))
+    count = 70  # more than the smallest crowd
+    shoot(folder, "black.mp4", [np.zeros((64, 96, 3), np.uint8)] * (count * CLIP_S * RATE))
+    archive = filled(tmp_path / "archive", folder, model)
+    report = deduped(archive, "dedup.drop=similar", "dedup.read=false", "dedup.threshold=0.999")
+    black = [row for row in table(archive, "duplicates_") if row["a_video"] == row["b_video"] == "in/black.mp4"]
+    assert len(black) == count - 1
+    assert len({row["a"] for row in black} & {row["b"] for row in black}) <= 1
+    assert report.counts["pairs"] >= count * (count - 1) // 2
+    assert sum(keep for name, keep in kept(archive).items() if name.startswith("in/black.mp4")) == 1
+    assert deduped(archive, "dedup.drop=similar", "dedup.read=false", "dedup.threshold=0.999").counts["pairs"] > 0
