@@ -76,7 +76,7 @@ class Card:
         """Partitions to look at for that many hits: between the measured depths on a line of logarithms."""
         known = sorted((int(name), count) for name, count in self.probes.items())
         if not known:
-            share = _UNMEASURED * max(1.0, depth / DEPTHS[0]) ** 0.4
+            share = _UNMEASURED * float(max(1.0, depth / DEPTHS[0]) ** 0.4)
             return max(1, min(self.partitions, round(self.partitions * share)))
         depths, counts = zip(*known, strict=True)
         found = np.exp(np.interp(np.log(max(depth, 1)), np.log(depths), np.log(counts)))

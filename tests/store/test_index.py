@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store import tables
 from store.clouds import ROWS, WIDTH, draw, indexed, put
@@ -222,3 +223,44 @@ def test_centres_fall_where_the_vectors_are() -> None:
     nearest_score = (values.astype(np.float32) @ found.T).max(axis=1)
     drawn = (values.astype(np.float32) @ values[:60].astype(np.float32).T).max(axis=1)
     assert nearest_score.mean() > drawn.mean() + 0.1
+
+
+def test_an_archive_made_anew_in_the_same_place_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    location = str(tmp_path / "archive")
+    for seed in (1, 2, 3):
+        put(location, seed * 1_000, 600, seed=seed)
+        index.build(location, tables.TABLE)
+        asked = draw(20, seed=30 + seed).astype(np.float32)
+        exact = nearest.top_k(location, tables.TABLE, asked, 5)
+        for found in (
+            ranking.top_k(location, tables.TABLE, asked, 5, exact=True),
+            ranking.top_k(location, tables.TABLE, asked, 5, probes=10_000),
+        ):
+            assert [hits["clip_key"].to_pylist() for hits in found] == [hits["clip_key"].to_pylist() for hits in exact]
+        shutil.rmtree(location)
+
+
+STEPS = st.lists(st.sampled_from(["append", "delete", "refresh", "compact", "rebuild"]), max_size=5)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, k=st.integers(1, 60), modulus=st.sampled_from([1, 2, 7, 40, 900]))
+def test_whatever_happened_no_hit_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str], k: int, modulus: int
+) -> None:
+    location = str(tmp_path_factory.mktemp("archive"))
+    indexed(location, rows=1_000)
+    for number, step in enumerate(steps):
+        if step == "append":
+            put(location, 10_000 * (number + 1), 150, seed=number)
+        elif step == "delete":
+            commit.delete(location, tables.TABLE, f"clip_key % 5 = {number}")
+        elif step == "refresh":
+            index.refresh(location, tables.TABLE)
+        elif step == "rebuild":
+            assert index.rebuild(location, tables.TABLE)
+        else:
+            read.need_table(location, tables.TABLE).optimize.compact_files()
+    where = f"clip_key % {modulus} = 0"
+    assert recall(location, k, where, queries=10, probes=1) >= 0
+    assert recall(location, k, where, queries=10, probes=10_000) > 0.98
