@@ -34,6 +34,8 @@ class Group:
     """[C + 1] where each begins."""
     radii: NDArray[np.float32]
     """[C] see `Layout.radius`."""
+    reaches: NDArray[np.bool_] | None = None
+    """[C, cells of the layout] where a vector of the cell may have to be compared; None: not known beforehand."""
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -62,8 +64,8 @@ def proposed(kernel: Kernel, layout: Layout, a: Group, b: Group) -> Iterator[Nea
     if kernel.dense:
         yield from _all(kernel, a, b, same=same)
         return
-    from_a = layout.border(a.head, a.cell, b.cells, b.radii)
-    from_b = from_a if same else layout.border(b.head, b.cell, a.cells, a.radii)
+    from_a = _border(layout, a, b)
+    from_b = from_a if same else _border(layout, b, a)
     pruned = int((from_a.sum(axis=0) * b.sizes()).sum())
     if not same:
         pruned += int((from_b.sum(axis=0) * a.sizes()).sum())
@@ -79,6 +81,18 @@ def proposed(kernel: Kernel, layout: Layout, a: Group, b: Group) -> Iterator[Nea
             new = ~from_a[i, home[j]]
             if new.any():
                 yield i[new], j[new], near[new]
+
+
+def _border(layout: Layout, a: Group, b: Group) -> NDArray[np.bool_]:
+    """[N, C of b] which vectors of a must be compared with which cells of b."""
+    if a.reaches is None:
+        return layout.border(a.head, a.cell, b.cells, b.radii)
+    reaches = a.reaches[:, b.cells]
+    columns = np.flatnonzero(reaches.any(axis=0))
+    rows = np.flatnonzero(np.repeat(reaches.any(axis=1), a.sizes()))
+    border = np.zeros((len(a), len(b.cells)), np.bool_)
+    border[np.ix_(rows, columns)] = layout.border(a.head[rows], a.cell[rows], b.cells[columns], b.radii[columns])
+    return border
 
 
 def _across(kernel: Kernel, a: Group, b: Group, border: NDArray[np.bool_]) -> Iterator[Near]:

@@ -87,8 +87,8 @@ class Layout:
     def assign(self, head: NDArray[np.float32]) -> NDArray[np.int32]:
         """[N] the cell of each head."""
         found = np.empty(len(head), np.int32)
-        for start in range(0, len(head), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+        for start in range(0, len(head), _ASKED_AT_ONCE):
+            part = slice(start, start + _ASKED_AT_ONCE)
             found[part] = self.scores(head[part], slice(None)).argmax(axis=1)
         return found
 

@@ -57,8 +57,8 @@ def face(a: Path, b: Path, work: Path, edges: Path, threshold: float, device: st
         device: `cpu` or `cuda`.
     """
     layout = scratch.load_layout(work)
-    one = scratch.load_group(a, layout)
-    two = one if a == b else scratch.load_group(b, layout)
+    one = scratch.load_group(a)
+    two = one if a == b else scratch.load_group(b)
     with Writer(edges) as writer:
         width, size = layout.basis.shape
         kernel = _kernel(width, size, threshold, device)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydist.dedup.blocks import Group, group_of
+from raydist.dedup.blocks import Group
 from raydist.dedup.cells import Layout
 from raydist.dedup.kernel import Block
 
@@ -112,21 +112,18 @@ class Loaded:
         return int(fixed + self.block.fetched * self.block.width * self.block.raw.itemsize)
 
 
-def save_group(
-    folder: Path,
-    block: Block,
-    cell: NDArray[np.int32],
-    crowds: Crowds,
-    keys: NDArray[np.int64],
-    starts: NDArray[np.int64],
-) -> None:
-    """Write a group; `cell` [plain] are the cells of the vectors that are in no crowd."""
+def save_group(folder: Path, plain: Group, crowds: Crowds, keys: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+    """Write a group; the vectors that are in no crowd are the first of its block, and know where they reach."""
+    block, reaches = plain.block, plain.reaches
+    assert reaches is not None
     save(
         folder,
         raw=block.raw,
         squares=block.squares,
         head=block.head,
-        cell=cell,
+        cell=plain.cell,
+        radii=plain.radii,
+        reaches=reaches,
         crowd_starts=crowds.starts,
         centres=crowds.centres,
         centre_heads=crowds.heads,
@@ -136,9 +133,10 @@ def save_group(
     )
 
 
-def load_group(folder: Path, layout: Layout) -> Loaded:
+def load_group(folder: Path) -> Loaded:
     """Read a group; the vectors stay on the disk until they are needed."""
     raw, cell = load(folder, "raw"), np.array(load(folder, "cell"))
+    cells, first = np.unique(cell, return_index=True)
     squares, head = np.array(load(folder, "squares")), np.array(load(folder, "head"))
     block, starts = Block(raw, squares, head), np.array(load(folder, "starts"))
     crowds = Crowds(
@@ -149,7 +147,14 @@ def load_group(folder: Path, layout: Layout) -> Loaded:
     )
     return Loaded(
         block=block,
-        plain=group_of(block, cell, layout),
+        plain=Group(
+            block=block,
+            cell=cell,
+            cells=cells,
+            starts=np.append(first, len(cell)).astype(np.int64),
+            radii=np.array(load(folder, "radii")),
+            reaches=np.array(load(folder, "reaches")),
+        ),
         crowds=crowds,
         keys=np.array(load(folder, "keys")),
         starts=starts,

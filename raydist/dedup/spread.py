@@ -38,7 +38,7 @@ __all__ = ["CROWDS", "EDGES", "Joined", "Side", "join"]
 
 KEYS = pa.schema({"clip_key": pa.int64(), "fingerprint": pa.string()})
 
-GROUP_BYTES = 48 << 20
+GROUP_BYTES = 32 << 20
 """Of a group's vectors in float32. A task holds two groups so, and their float16 originals are mapped."""
 
 

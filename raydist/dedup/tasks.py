@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raydist.dedup import crowds, scratch
+from raydist.dedup.blocks import group_of
 from raydist.dedup.cells import Layout
 from raydist.dedup.kernel import Block, block_of, heads, product_error
 from raydist.store import current
+
+_ASKED_AT_ONCE = 2_048
 
 CROWDS = pa.schema({"clip_key": pa.int64(), "crowd": pa.int64(), "similarity": pa.float32()})
 
@@ -112,7 +115,7 @@ def assemble(pieces: list[Piece], work: Path, folder: Path, crowds_file: Path | 
     if crowds_file is not None:
         ends = np.append(np.flatnonzero(np.diff(cell, prepend=-1)), len(cell))
         found = crowds.labels(block.units(slice(None)), weights, ends, threshold)
-    reaches = _reaches(layout, block, cell)
+    cells, reaches = _reaches(layout, block, cell)
     places = np.argsort(np.where(found == crowds.NONE, -1, found), kind="stable")
     plain = int((found == crowds.NONE).sum())
     rows = np.concatenate([order[starts[at] : starts[at + 1]] for at in places.tolist()])
@@ -128,24 +131,30 @@ def assemble(pieces: list[Piece], work: Path, folder: Path, crowds_file: Path | 
         pairs += crowds.inner(block.units(part), weights[part], threshold, histogram)
     if crowds_file is not None and len(members):
         _write_crowds(crowds_file, block, members, keys, clip_starts)
-    scratch.save_group(folder, block, cell[places[:plain]], members, keys, clip_starts)
+    group = group_of(block, cell[places[:plain]], layout)
+    group.reaches = reaches[np.searchsorted(cells, group.cells)]
+    scratch.save_group(folder, group, members, keys, clip_starts)
     return Assembled(
         folder=folder,
-        cells=np.unique(cell),
-        reaches=reaches,
+        cells=cells,
+        reaches=np.asarray(reaches.any(axis=0)),
         crowd_pairs=pairs,
         histogram=histogram.counts,
         bytes_read=raw.nbytes + keys.nbytes,
     )
 
 
-def _reaches(layout: Layout, block: Block, cell: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _reaches(layout: Layout, block: Block, cell: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """The cells [C] of vectors sorted by cell, and for each the cells of the layout that one of its vectors is near."""
     everywhere, far = np.arange(layout.cells), np.full(layout.cells, 2, np.float32)
-    found = np.zeros(layout.cells, np.bool_)
-    for start in range(0, len(block), 2_048):
-        part = slice(start, start + 2_048)
-        found |= layout.border(block.head[part], cell[part], everywhere, far).any(axis=0)
-    return found
+    cells, home = np.unique(cell, return_inverse=True)
+    found = np.zeros((len(cells), layout.cells), np.bool_)
+    for start in range(0, len(block), _ASKED_AT_ONCE):
+        part = slice(start, start + _ASKED_AT_ONCE)
+        near = layout.border(block.head[part], cell[part], everywhere, far)
+        homes, first = np.unique(home[part], return_index=True)
+        found[homes] |= np.logical_or.reduceat(near, first, axis=0)
+    return cells, found
 
 
 def _crowds(block: Block, weights: NDArray[np.int64], starts: NDArray[np.int64], layout: Layout) -> scratch.Crowds:
