@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raydist.sheets import THUMB_HEIGHT_PX, THUMB_WIDTH_PX, Hit, Row, Table, contact_sheet, strip, time_code
+from raydist.sheets import (
+    THUMB_HEIGHT_PX,
+    THUMB_WIDTH_PX,
+    Hit,
+    Row,
+    Table,
+    contact_sheet,
+    picture_sheet,
+    strip,
+    time_code,
+)
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
@@ -120,3 +130,42 @@ def test_labels_headings_and_tables_are_shown_and_escaped() -> None:
     assert tags.text.count(HOSTILE) == 5
     assert [attributes for tag, attributes in tags.found if tag == "details"] == [{}, {"open": None}]
     assert names.count("td") == 2
+
+
+def test_a_playable_sheet_plays_each_moment_from_its_file_and_nothing_else() -> None:
+    there = hit(path="/my videos/a#1.mp4", start_s=30.0, end_s=62.5, offset_s=1.4, frames=frames())
+    far = hit(path="https://host/b.mp4")
+    tags = Tags(contact_sheet("sheet", [Row(query="q", hits=[there, far, hit()])], playable=True))
+    films = [attributes for tag, attributes in tags.found if tag == "video"]
+    assert [film["src"] for film in films] == [
+        "file:///my%20videos/a%231.mp4#t=31.4,63.9",
+        "https://host/b.mp4#t=0,2",
+    ]
+    assert all(film["preload"] == "none" and "controls" in film for film in films)
+    poster = str(films[0]["poster"]).removeprefix("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(poster))).size == (320, 240)
+    assert "script" not in [tag for tag, _ in tags.found]
+
+
+def test_hostile_names_cannot_leave_the_film_they_name() -> None:
+    hostile = hit(clip_id=HOSTILE, path=f"/videos/{HOSTILE}.mp4", frames=frames())
+    names = [tag for tag, _ in Tags(contact_sheet("s", [Row(query="q", hits=[hostile])], playable=True)).found]
+    assert names.count("video") == 1
+    assert not {"script", "img"} & set(names)
+
+
+def test_a_row_without_hits_says_why() -> None:
+    page = contact_sheet("sheet", [Row(query="q", hits=[], empty="nothing <here>")])
+    assert "nothing <here>" in Tags(page).text
+
+
+def test_a_sheet_as_a_picture_has_a_strip_for_each_hit() -> None:
+    rows = [
+        Row(query="words\n\0 in any письмо 字", hits=[hit(frames=frames(), caption=HOSTILE), hit()]),
+        Row(query="q", hits=[]),
+    ]
+    picture = Image.open(io.BytesIO(picture_sheet("sheet", rows)))
+    assert (picture.format, picture.width) == ("PNG", 1280)
+    assert picture.height > 2 * 144
+    with pytest.raises(ValueError, match="60,000"):
+        picture_sheet("sheet", [Row(query="q", hits=[hit()] * 500)])

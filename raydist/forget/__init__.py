@@ -90,7 +90,8 @@ def plan(config: Config, names: Sequence[str]) -> Plan:
 
 def render(plan: Plan) -> str:
     """The plan in lines for a person."""
-    lines = [f"forget: {len(plan.videos):,} videos with {plan.clips:,} clips"]
+    videos, clips = (_counted(len(plan.videos), "video"), _counted(plan.clips, "clip"))
+    lines = [f"forget: {videos} with {clips}"]
     lines += _listed("", plan.asked)
     lines += _listed("of the same bytes, or cut from one of these: ", plan.beside)
     lines += _left(plan)
@@ -165,6 +166,10 @@ def _files(files: Sequence[str]) -> list[str]:
         return []
     shown = ", ".join(files[:_SHOWN]) + (" …" if len(files) > _SHOWN else "")
     return [f"deleted, or freed of what showed it: {shown}"]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _listed(words: str, names: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ def _scan(
         notes.append(f"{seen.states['failed']:,} files failed in an earlier scan; --retry-failed looks at them again")
     forgotten = seen.forgotten + waves.counts["forgotten"]
     if forgotten:
-        notes.append(f"skipped: {forgotten:,} files that `raydist forget` took out of this archive; they stay out")
+        notes.append(f"skipped: {forgotten:,} that `raydist forget` took out; what is forgotten stays out")
     if lost_copies(location, cutting):
         notes.append("a clip of which another file held a copy is gone: scan once more, and the copy takes its place")
     if not seen.opened and not seen.states.total() and not forgotten:

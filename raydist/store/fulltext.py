@@ -15,8 +15,9 @@ from lance.query import FullTextOperator, MatchQuery
 
 from raydist.errors import StoreError
 from raydist.store.commit import is_conflict
+from raydist.store.lease import Lease
 from raydist.store.location import StorageOptions
-from raydist.store.tables import lance_errors, open_table, reason_of
+from raydist.store.tables import lance_errors, need_table, open_table, reason_of
 
 TABLE, INDEX = "captions", "captions_text"
 _COLUMN = "caption"
@@ -47,10 +48,14 @@ def refresh(location: str, *, storage_options: StorageOptions = None) -> bool:
     if dataset is None or not dataset.count_rows():
         return False
     try:
-        if not _is_indexed(dataset):
-            dataset.create_scalar_index(_COLUMN, "INVERTED", name=INDEX, with_position=False)
-        elif _is_behind(dataset):
-            dataset.optimize.optimize_indices(index_names=[INDEX])
+        is_new = not _is_indexed(dataset)
+        if is_new or _is_behind(dataset):
+            with Lease(location, "search"):  # `forget` must not find a new index of what it takes out
+                dataset = need_table(location, TABLE, storage_options=storage_options)
+                if is_new:
+                    dataset.create_scalar_index(_COLUMN, "INVERTED", name=INDEX, with_position=False)
+                else:
+                    dataset.optimize.optimize_indices(index_names=[INDEX])
     except (OSError, ValueError) as error:
         newer = open_table(location, TABLE, storage_options=storage_options)
         if newer is None or not _is_indexed(newer):  # else somebody else made it, or the old one will do
