@@ -54,9 +54,7 @@ _ROUNDS = 8
 _A_CELL = 40
 """Vectors of the sample a cell: from fewer, centroids are noise."""
 
-_AT_ONCE = 8_192
-
-_ASKED_AT_ONCE = 2_048
+_AT_ONCE = 2_048
 """Rows of which all scores are held at a time: 32 MB with 4,096 cells."""
 
 
@@ -87,8 +85,8 @@ class Layout:
     def assign(self, head: NDArray[np.float32]) -> NDArray[np.int32]:
         """[N] the cell of each head."""
         found = np.empty(len(head), np.int32)
-        for start in range(0, len(head), _ASKED_AT_ONCE):
-            part = slice(start, start + _ASKED_AT_ONCE)
+        for start in range(0, len(head), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
             found[part] = self.scores(head[part], slice(None)).argmax(axis=1)
         return found
 
@@ -111,8 +109,8 @@ class Layout:
             [N, M] whether the row is within half the margin of that cell; of its own cell: yes.
         """
         near = np.empty((len(head), len(cells)), np.bool_)
-        for start in range(0, len(head), _ASKED_AT_ONCE):
-            part = slice(start, start + _ASKED_AT_ONCE)
+        for start in range(0, len(head), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
             near[part] = self._border(head[part], own[part], cells, radii)
         return near
 
