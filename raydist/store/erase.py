@@ -117,7 +117,7 @@ def scour(location: str, table: str) -> list[str]:
     with lance_errors(dataset.uri):
         fragments = dataset.get_fragments()
         if any(fragment.num_deletions for fragment in fragments) or _has_lost_rows(dataset):
-            dropped = sorted({index["name"] for index in dataset.list_indices()})
+            dropped = sorted({index.name for index in dataset.describe_indices()})
             for name in dropped:
                 dataset.drop_index(name)
             # What holds no deleted row stays as it is: cached frames may take most of a disk.
@@ -138,4 +138,5 @@ def scour(location: str, table: str) -> list[str]:
 def _has_lost_rows(dataset: lance.LanceDataset) -> bool:
     """Whether an index knows fragments that are gone: all of their rows were deleted."""
     there = {fragment.fragment_id for fragment in dataset.get_fragments()}
-    return any(not set(index["fragment_ids"] or ()) <= there for index in dataset.list_indices())
+    parts = [part for index in dataset.describe_indices() for part in index.segments]
+    return any(not set(part.fragment_ids) <= there for part in parts)

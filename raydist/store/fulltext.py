@@ -100,7 +100,7 @@ def _matches(dataset: lance.LanceDataset, words: str, operator: FullTextOperator
 
 
 def _is_indexed(dataset: lance.LanceDataset) -> bool:
-    return any(index["name"] == INDEX for index in dataset.list_indices())
+    return any(index.name == INDEX for index in dataset.describe_indices())
 
 
 def _is_behind(dataset: lance.LanceDataset) -> bool:
