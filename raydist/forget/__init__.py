@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raydist import index as index_verb
@@ -24,7 +25,7 @@ from raydist.forget.runs import Traces
 from raydist.meant import find_videos
 from raydist.records import Report
 from raydist.report import new_run, save
-from raydist.store import erase, read, roots, settings
+from raydist.store import erase, models, read, roots, settings
 from raydist.store.erase import Target
 from raydist.store.forgotten import Forgotten, remember
 from raydist.store.lease import Lease
@@ -51,6 +52,8 @@ class Plan:
     """Runs that were trained on clips of it."""
     exports: tuple[str, ...]
     """What was written elsewhere and may hold it."""
+    strangers: tuple[str, ...]
+    """Adapters from elsewhere that vectors were made with; what they were trained on is not known here."""
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -84,7 +87,12 @@ def plan(config: Config, names: Sequence[str]) -> Plan:
         beside=beside,
         clips=read.count_rows(location, "clips", is_in("video_id", [*asked, *beside])),
         adapters=tuple(trained),
-        exports=tuple(runs.exports(location, trained)),
+        exports=tuple(dict.fromkeys(runs.exports(location, trained))),
+        strangers=tuple(
+            model.adapter
+            for model in models.stored(location)
+            if model.adapter and not Path(model.adapter).is_relative_to(location)
+        ),
     )
 
 
@@ -156,6 +164,8 @@ def _left(plan: Plan) -> list[str]:
             f"  trained on it, and not mended by forgetting: the adapters {', '.join(plan.adapters)} (and vectors made "
             "with them). Train anew, or delete them"
         )
+    if plan.strangers:
+        lines.append(f"  trained elsewhere, perhaps on it: the adapters in {', '.join(plan.strangers)}")
     if plan.exports:
         lines.append(f"  out of reach, and may hold it: {', '.join(plan.exports)}")
     return lines

@@ -32,6 +32,8 @@ from raydist.store.erase import Target
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
 _GONE = "(forgotten)"
+_WRITTEN = ("file", "sheet", "keep", "json")
+"""Entries of a report's details that name a file."""
 _KEPT_FOLDERS = ("adapter", "checkpoints", "tensorboard")
 
 
@@ -71,14 +73,19 @@ def trained_on(location: str, target: Target) -> list[str]:
 
 
 def exports(location: str, adapters: Sequence[str]) -> Iterator[str]:
-    """What exports wrote elsewhere: all vectors, and checkpoints with one of these adapters."""
-    for file in sorted(run_folder(location, "").glob("export-*/report.json")):
+    """What verbs wrote outside of the archive, as their reports say: vectors, pages, lists; and checkpoints with one of
+    these adapters."""
+    for file in sorted(run_folder(location, "").glob("*/report.json")):
         try:
             details = json.loads(file.read_text(encoding="utf-8"))["details"]
         except (OSError, ValueError, KeyError):
             continue
-        if "file" in details or details.get("adapter") in adapters:
-            yield details.get("file") or details["folder"]
+        places = [details.get(name) for name in _WRITTEN]
+        if details.get("adapter") in adapters:
+            places.append(details.get("folder"))
+        for place in places:
+            if isinstance(place, str) and place and not Path(place).is_relative_to(location):
+                yield place
 
 
 def redact(location: str, traces: Traces) -> list[str]:
