@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import pytest
@@ -59,3 +60,26 @@ def test_null_is_found_as_null_and_nothing_is_in_no_values(archive: str) -> None
 def test_what_has_no_literal_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"literal|time zone"):
         sql.quote_sql(value)  # type: ignore[arg-type]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pattern=st.text(st.sampled_from("ab*?%_\\'."), max_size=6), text=st.text(st.sampled_from("ab%_\\'*."), max_size=6)
+)
+def test_a_pattern_knows_two_wildcards_and_no_others(archive: str, pattern: str, text: str) -> None:
+    fits = sql.like("split", pattern).replace(sql.quote_name("split"), sql.quote_sql(text))
+    expected = re.fullmatch("".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern), text, re.DOTALL)
+    assert read.count_rows(archive, "clips", sql.all_of(fits)) == (3 if expected else 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(start=st.text(st.sampled_from("it's-x %_\\"), max_size=4))
+def test_a_beginning_is_compared_as_it_is(archive: str, start: str) -> None:
+    values = ("it's", "-- x", 'a"b`c')
+    expected = sum(value.startswith(start) for value in values)
+    assert read.count_rows(archive, "clips", sql.starts_with("split", start)) == expected
+
+
+def test_what_is_not_among_values_is_everything_else(archive: str) -> None:
+    assert read.count_rows(archive, "clips", sql.not_in("split", ["it's", "x"])) == 2
+    assert read.count_rows(archive, "clips", sql.not_in("split", [])) == 3
