@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import tempfile
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from dedup import stars
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.dedup import cells, crowds, facing, scratch, tasks
+from raydist.dedup import cells, crowds, facing, scratch, spread, tasks
 from raydist.dedup.kernel import block_of
 
 T = 0.9
@@ -79,6 +82,57 @@ def test_where_pairs_are_too_dense_some_are_written_and_all_are_counted(
     assert thin.left_out > 0
     assert edges.items() <= wanted.items()
     assert {clip for pair in edges for clip in pair} == {clip for pair in wanted for clip in pair}
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 150),
+    black=st.integers(0, 80),
+    noise=st.sampled_from([0.0, 0.01, 0.1, 0.3]),
+    threshold=st.sampled_from([0.5, 0.8, 0.95, 0.999]),
+    limit=st.integers(20, 120),
+)
+def test_all_groups_of_random_clips_together_give_every_pair_once(
+    seed: int, count: int, black: int, noise: float, threshold: float, limit: int
+) -> None:
+    """The steps of a join in this process: clusters, copies, a crowd of some noise, cut up into groups anywhere."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(max(1, count // 10), 16))
+    near = centres[generator.integers(0, len(centres), count)] + generator.normal(size=(count, 16)) * 0.3
+    dark = generator.normal(size=(1, 16)) + generator.normal(size=(black, 16)) * noise
+    raw = np.concatenate([near, dark, near[: count // 5], dark[: black // 3]]).astype(np.float16)
+    raw = raw[generator.permutation(len(raw))]
+    wanted = stars.true_pairs(dict(enumerate(raw)), None, threshold)
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crowds, "MEMBERS", 8)
+        work = Path(place)
+        basis = cells.principal(block_of(raw).units(slice(None)), threshold)
+        layout = cells.learn(basis, block_of(raw, basis).head, threshold, 1e6)
+        scratch.save_layout(work, layout)
+        cell = layout.assign(block_of(raw, basis).head)
+        shards = []
+        for number, rows in enumerate(np.array_split(np.arange(len(raw)), 3)):
+            rows = rows[np.argsort(cell[rows], kind="stable")]
+            shard = work / "shards" / f"a-{number}"
+            scratch.save(shard, raw=raw[rows], keys=rows)
+            shards.append(
+                tasks.Shard(folder=shard, sizes=np.bincount(cell[rows], minlength=layout.cells), bytes_read=0)
+            )
+        groups = [
+            tasks.assemble(pieces, work, work / "groups" / f"a-{at}", work / "crowds" / f"a-{at}.parquet", threshold)
+            for at, pieces in enumerate(spread.grouped(shards, limit))
+        ]
+        pairs = sum(group.crowd_pairs for group in groups)
+        for a, b in combinations_with_replacement(groups, 2):
+            edges = work / "edges" / f"{a.folder.name}_{b.folder.name}.parquet"
+            found = facing.face(a.folder, b.folder, work, edges, threshold, "cpu")
+            assert not found.pairs or a.reaches[b.cells].any() or b.reaches[a.cells].any()
+            pairs += found.pairs
+        files = sorted((work / "crowds").glob("*.parquet"))
+        members = pa.concat_tables([tasks.CROWDS.empty_table(), *map(pq.read_table, files)])
+        assert pairs == len(wanted)
+        stars.check_edges(stars.edges_in(work / "edges"), members, wanted)
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 300), half=st.booleans())

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from archives import fails_with
+from dedup import stars
 from hypothesis import given
 from hypothesis import strategies as st
 from store import tables
@@ -73,58 +73,6 @@ def joined(place: Path, work: Path, threshold: float = T, **given: Any) -> Joine
         return spread.join(config, resources, side, work, threshold=threshold, **given)
 
 
-def edges(found: Joined) -> dict[tuple[int, int], float]:
-    parts = [pq.read_table(file) for file in sorted(found.edges.glob("*.parquet"))]
-    rows = pa.concat_tables([spread.EDGES.empty_table(), *parts]).to_pylist()
-    result = {(row["a"], row["b"]): row["similarity"] for row in rows}
-    assert len(result) == len(rows) == found.written, "an edge is written twice"
-    return result
-
-
-def true_pairs(
-    a: dict[int, np.ndarray], b: dict[int, np.ndarray] | None, threshold: float
-) -> dict[tuple[int, int], float]:
-    """By the definition; within one set those with the smaller key first."""
-    others = a if b is None else b
-    x, y = np.array(list(a.values()), np.float64), np.array(list(others.values()), np.float64)
-    products = x @ y.T / np.sqrt((x * x).sum(axis=1)[:, None] * (y * y).sum(axis=1))
-    keys, theirs = list(a), list(others)
-    hits = zip(*(at.tolist() for at in np.nonzero(products >= threshold)), strict=True)
-    return {(keys[i], theirs[j]): products[i, j] for i, j in hits if b is not None or keys[i] < theirs[j]}
-
-
-def check(found: Joined, wanted: dict[tuple[int, int], float], *, both_ways: bool = True) -> None:
-    """Each true pair is an edge, or stands in one of the ways that crowds allow; each edge is a true pair."""
-    written = edges(found)
-    if both_ways:
-        written = {(min(pair), max(pair)): value for pair, value in written.items()}
-        assert len(written) == found.written, "an edge is written in both directions"
-    assert found.pairs == len(wanted)
-    assert sum(found.histogram.values()) == pytest.approx(found.pairs, abs=0.02 * found.pairs)
-    assert {pair: pytest.approx(value, abs=1e-6) for pair, value in wanted.items() if pair in written} == written
-    of = dict(zip(found.crowds["clip_key"].to_pylist(), found.crowds["crowd"].to_pylist(), strict=True))
-    assert len(of) == found.crowds.num_rows, "a clip is in two crowds"
-    linked = {(of.get(a, a), of.get(b, b)) for a, b in written}
-    linked |= {(b, a) for a, b in linked}
-    for a, b in wanted:
-        if a in of or b in of:
-            assert of.get(a, a) == of.get(b, b) or (of.get(a, a), of.get(b, b)) in linked
-        else:
-            assert (a, b) in written
-    assert all(of[pivot] == pivot for pivot in of.values())
-    members: dict[int, list[int]] = {}
-    for clip, pivot in of.items():
-        members.setdefault(pivot, []).append(clip)
-    for group in members.values():
-        pairs = {(a, b) for a in group for b in group if a < b}
-        assert pairs <= set(wanted), "two of a crowd are no pair"
-        assert len(group) >= 64
-    for a, b in written:  # one edge for a clip and a crowd, one for two crowds
-        assert of.get(a, a) != of.get(b, b) or a not in of
-    crossing = [frozenset((of.get(a, a), of.get(b, b))) for a, b in written if a in of or b in of]
-    assert len(crossing) == len(set(crossing))
-
-
 @pytest.fixture
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a large archive: many groups and small cells."""
@@ -136,9 +84,9 @@ def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_pair_of_an_archive_is_found_once(tmp_path: Path) -> None:
     vectors = fill(tmp_path / "a", drawn(900, 1), stale=50)
     found = joined(tmp_path / "a", tmp_path / "w")
-    wanted = true_pairs(vectors, None, T)
+    wanted = stars.true_pairs(vectors, None, T)
     assert len(wanted) > 1_000
-    check(found, wanted)
+    stars.check(found, wanted)
     assert found.clips == found.keys.num_rows == 900
     assert found.keys["clip_key"].to_pylist() == list(range(900))
     assert set(found.keys["fingerprint"].to_pylist()) == {"a"}
@@ -154,7 +102,7 @@ def test_a_crowd_is_a_star_and_all_its_pairs_count(tmp_path: Path, noise: float)
     near = unit(crowd(40, 9, 0.1).astype(np.float64))
     vectors = fill(tmp_path / "a", np.concatenate([drawn(400, 2), crowd(700, 3, noise), near]))
     found = joined(tmp_path / "a", tmp_path / "w")
-    check(found, true_pairs(vectors, None, T))
+    stars.check(found, stars.true_pairs(vectors, None, T))
     assert found.crowds.num_rows > (200 if noise == 0.05 else 600)
     assert found.written < found.pairs / 2
 
@@ -168,10 +116,10 @@ def test_new_clips_are_joined_with_all_and_known_ones_not_with_each_other(tmp_pa
     stale = pa.table({"clip_key": [1, 2], "fingerprint": ["old", "old"], "crowd": pa.nulls(2, pa.int64())})
     known = pa.table({"clip_key": keys, "fingerprint": ["a"] * len(keys), "crowd": pa.nulls(len(keys), pa.int64())})
     found = joined(tmp_path / "a", tmp_path / "w", known=pa.concat_tables([stale, known]))
-    wanted = true_pairs(vectors, None, T)
+    wanted = stars.true_pairs(vectors, None, T)
     fresh = {pair: value for pair, value in wanted.items() if pair[0] % 3 or pair[1] % 3}
     assert found.pairs == len(fresh)
-    written = {(min(pair), max(pair)) for pair in edges(found)}
+    written = {(min(pair), max(pair)) for pair in stars.edges(found)}
     assert written <= set(fresh)
     assert found.keys["clip_key"].to_pylist() == [key for key in range(1000) if key % 3]
     of = set(found.crowds["clip_key"].to_pylist())
@@ -191,11 +139,11 @@ def test_against_another_archive_only_pairs_across_count(tmp_path: Path) -> None
     b = fill(tmp_path / "b", everything[400:], first=200)  # the same keys may stand for others there
     other = Side(location=str(tmp_path / "b"), table=tables.TABLE)
     found = joined(tmp_path / "a", tmp_path / "w", other=other)
-    wanted = true_pairs(a, b, T)
+    wanted = stars.true_pairs(a, b, T)
     assert found.pairs == len(wanted)
     assert found.clips == 800
     assert found.crowds.num_rows == 0
-    written = edges(found)
+    written = stars.edges(found)
     assert {pair: pytest.approx(wanted[pair], abs=1e-6) for pair in written} == written
     assert {key for key, _ in written} == {key for key, _ in wanted}, "each clip that has a partner there has an edge"
     best = {key: max(value for pair, value in wanted.items() if pair[0] == key) for key, _ in wanted}
@@ -222,10 +170,10 @@ def test_groups_hold_each_row_of_each_shard_once(seed: int, shards: int, limit: 
 def test_a_second_run_gives_the_same(tmp_path: Path) -> None:
     fill(tmp_path / "a", np.concatenate([drawn(400, 13), crowd(200, 14)]))
     first = joined(tmp_path / "a", tmp_path / "w")
-    before = edges(first)
+    before = stars.edges(first)
     (tmp_path / "w" / "shards" / "a-0.9.draft").mkdir(parents=True)  # as a run leaves it that was killed
     again = joined(tmp_path / "a", tmp_path / "w")
-    assert edges(again) == before
+    assert stars.edges(again) == before
     assert again.crowds.equals(first.crowds)
     assert (again.pairs, again.histogram) == (first.pairs, first.histogram)
 
