@@ -2,7 +2,7 @@
 
 Promises  every pair at or above the threshold is found, a tie included, and no other: `kernel` says what a similarity
           is and why none is missed; the same vectors give the same table
-Memory    the vectors, 10 bytes for each number of a group of them, and 20 bytes a pair found
+Memory    the vectors, as much again, 4 bytes for each of their numbers, and 20 bytes a pair found
 
 Shape legend: N vectors, D numbers a vector
 """

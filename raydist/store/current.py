@@ -19,7 +19,9 @@ from raydist.store.location import StorageOptions
 from raydist.store.sql import all_of
 from raydist.store.tables import lance_errors, need_table
 
-_BATCH = 8_192
+_BATCH = 2_048
+
+_SAMPLED_AT_ONCE = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,14 @@ def vectors_at(
     dataset = need_table(location, table, version=version, storage_options=storage_options)
     stretch = all_of(f"_rowaddr >= {int(addresses[0])}", f"_rowaddr <= {int(addresses[-1])}")
     with lance_errors(dataset.uri):
-        scanner = dataset.scanner(columns=["vector"], filter=stretch, with_row_address=True, batch_size=_BATCH)
+        scanner = dataset.scanner(
+            columns=["vector"],
+            filter=stretch,
+            with_row_address=True,
+            batch_size=_BATCH,
+            batch_readahead=4,  # Lance reads sixteen ahead, which a worker would hold for good
+            fragment_readahead=1,
+        )
         for batch in scanner.to_batches():
             found = batch["_rowaddr"].to_numpy()
             at = np.minimum(np.searchsorted(addresses, found), len(addresses) - 1)
@@ -133,8 +142,8 @@ def sampled_vectors(
     width = dataset.schema.field("vector").type.list_size
     parts = [np.empty((0, width), np.float16)]
     with lance_errors(dataset.uri):
-        for start in range(0, len(addresses), _BATCH):
-            wanted = ", ".join(map(str, addresses[start : start + _BATCH].tolist()))
+        for start in range(0, len(addresses), _SAMPLED_AT_ONCE):
+            wanted = ", ".join(map(str, addresses[start : start + _SAMPLED_AT_ONCE].tolist()))
             scanner = dataset.scanner(columns=["vector"], filter=f"_rowaddr IN ({wanted})", scan_in_order=True)
             parts += [_numbers(batch) for batch in scanner.to_batches()]
     return np.concatenate(parts)
