@@ -136,6 +136,15 @@ class Layout:
         near &= scores >= (squares / 2 - rounding)[:, None] - far / 2
         return near
 
+    def neighbours(self, cells: NDArray[np.integer], radii: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """[M, C] which cells a vector may have to be compared with that is in one of M cells, of these radii.
+
+        h grows by 1 at most with each step of length 1, and at c it is |c - d| / 2: so h(u) >= |c - d| / 2 - |u - c|.
+        """
+        gaps = np.sqrt(_squared_distances(self.centroids[cells], self.centroids))
+        slack = 4 * projection_error(len(self.basis), self.basis.shape[1]) + 1e-5
+        return np.asarray(gaps <= (2 * radii.astype(np.float64) + self.reach + slack)[:, None])
+
     def radius(self, head: NDArray[np.float32], cell: int) -> float:
         """The largest distance of heads from a centroid, rounded up."""
         apart = head[:, :-1].astype(np.float64) - self.centroids[cell]

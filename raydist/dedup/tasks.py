@@ -8,7 +8,9 @@ Shape legend: U distinct vectors, R rows, D numbers a vector, W crowds
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +22,6 @@ from raydist.dedup.blocks import group_of
 from raydist.dedup.cells import Layout
 from raydist.dedup.kernel import Block, block_of, heads, product_error
 from raydist.store import current
-
-_ASKED_AT_ONCE = 2_048
 
 CROWDS = pa.schema({"clip_key": pa.int64(), "crowd": pa.int64(), "similarity": pa.float32()})
 
@@ -100,8 +100,7 @@ def assemble(pieces: list[Piece], work: Path, folder: Path, crowds_file: Path | 
         crowds_file: where the members of crowds are written to; None: there are to be none.
     """
     layout = scratch.load_layout(work)
-    raw = np.concatenate([scratch.load(piece.shard, "raw")[piece.start : piece.end] for piece in pieces])
-    keys = np.concatenate([scratch.load(piece.shard, "keys")[piece.start : piece.end] for piece in pieces])
+    raw, keys = _gathered(pieces, "raw"), _gathered(pieces, "keys")
     cell = np.repeat(
         np.array([piece.cell for piece in pieces], np.int32), [piece.end - piece.start for piece in pieces]
     )
@@ -144,17 +143,23 @@ def assemble(pieces: list[Piece], work: Path, folder: Path, crowds_file: Path | 
     )
 
 
+def _gathered(pieces: list[Piece], name: str) -> NDArray[Any]:
+    """One array of all pieces; each shard is opened once, for it has a piece of most cells."""
+    arrays = {folder: scratch.load(folder, name) for folder in {piece.shard for piece in pieces}}
+    gathered: NDArray[Any] = np.concatenate([arrays[piece.shard][piece.start : piece.end] for piece in pieces])
+    return gathered
+
+
 def _reaches(layout: Layout, block: Block, cell: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """The cells [C] of vectors sorted by cell, and for each the cells of the layout that one of its vectors is near."""
-    everywhere, far = np.arange(layout.cells), np.full(layout.cells, 2, np.float32)
-    cells, home = np.unique(cell, return_inverse=True)
-    found = np.zeros((len(cells), layout.cells), np.bool_)
-    for start in range(0, len(block), _ASKED_AT_ONCE):
-        part = slice(start, start + _ASKED_AT_ONCE)
-        near = layout.border(block.head[part], cell[part], everywhere, far)
-        homes, first = np.unique(home[part], return_index=True)
-        found[homes] |= np.logical_or.reduceat(near, first, axis=0)
-    return cells, found
+    whole = group_of(block, cell, layout)
+    neighbours = layout.neighbours(whole.cells, whole.radii)
+    found = np.zeros(neighbours.shape, np.bool_)
+    for number, (start, end) in enumerate(pairwise(whole.starts.tolist())):
+        others = np.flatnonzero(neighbours[number])
+        far = np.full(len(others), 2, np.float32)
+        found[number, others] = layout.border(block.head[start:end], cell[start:end], others, far).any(axis=0)
+    return whole.cells, found
 
 
 def _crowds(block: Block, weights: NDArray[np.int64], starts: NDArray[np.int64], layout: Layout) -> scratch.Crowds:
