@@ -20,32 +20,40 @@ from raydist.dedup.lines import Evidence, Line, along, step_of
 from raydist.dedup.views import Views
 from raydist.dedup.votes import SPEEDS, framings, hypotheses
 
-__all__ = ["SHORTEST_NEAR_S", "SPEEDS", "Evidence", "Line", "Verdict", "compare", "evidence", "judge"]
+__all__ = ["SPEEDS", "Evidence", "Line", "Verdict", "compare", "evidence", "judge", "shortest_near"]
 
 SHORTEST_S = 4.0
 """Overlap that is looked for without a hint."""
 SHORTEST_NEAR_S = 1.5
 """Overlap that counts where a neighbour tells the line."""
+_SHARE, _SHARE_NEAR = 0.8, 0.3
+"""Share of the shorter clip that is enough of an overlap."""
 
 ALIKE = 0.6
 """Correlation of pictures from which two clips that are no copies are similar."""
 
-_MOVES = 0.6
-"""Correlation of what changes, from which two clips are copies, if it is that of a minute's half: 60 samples."""
-_MOVES_FEWER = 0.135
-"""How much more it must be with each e-fold fewer samples: chance does more with few."""
-_MOVES_SLOW, _SLOW = 0.1, 0.15
+_MOVES = 0.62
+"""Correlation of what changes, from which two clips are copies: of half a minute of lively pictures."""
+_FEWER = 0.1
+"""How much more it must be with each e-fold fewer samples: with few, chance does more."""
+_SLOW, _SLOW_CHANGE = 0.1, 0.15
 """How much more where next to nothing changes, and the share of change from which no more: what moves slowly is caught
 well by two pictures a second, so copies agree better."""
+_PARTLY = 0.2
+"""How much more where next to nothing of what could agree does: one shot with the same camera move."""
+_MISSED = 0.1
+"""How much more where no cut of one is a cut of the other."""
 _PICTURES = 0.5
 """Correlation of pictures, as above. Look-alikes have more: it only refuses motion before another background."""
-_NEAR = 0.15
+_NEAR = 0.05
 """How much less change must agree beside a copy."""
 _SAMPLES = 60
-_FEW, _FEW_ALIKE, _FEW_MOVES = 8, 0.8, 0.3
+_FEW, _FEW_ALIKE, _FEW_MOVES, _FEW_SHARE = 8, 0.8, 0.3, 0.6
 """Beside a copy, so few samples are too few for a correlation: pictures that agree count more."""
 _STILL = 0.004
-"""Share of change under which nothing is proven by it."""
+"""Share of change under which nothing is proven by it,"""
+_STILL_MOVES = 0.95
+"""unless it agrees so well."""
 _STILL_ALIKE = 0.9
 """Correlation of pictures from which stills beside a copy go with it."""
 _SLOPE = 12.0
@@ -54,8 +62,8 @@ _HOPE = 0.4
 """Correlation of what changes, under which moving a line by so little is in vain."""
 _UNUSUAL = 0.95
 """What a line of another speed is worth."""
-_STEPS_S = (0.25, 0.25, 0.125)
-"""How far the best line is moved, again and again, while that makes it better."""
+_STEPS = (0.5, 0.5, 0.25)
+"""How far the best line is moved, again and again, while that makes it better: in pictures."""
 _SURE = 2.0
 """Logit from which no other line is looked at."""
 
@@ -116,23 +124,32 @@ def judge(a: Views, b: Views, found: Evidence, *, near: Line | None = None) -> V
 
 def copy_score(found: Evidence, *, near: bool) -> float:
     """Logit of its being a copy."""
-    if found.change < _STILL:
+    if found.change < _STILL and found.moves < _STILL_MOVES:
         return 1.0 if near and found.alike >= _STILL_ALIKE else -0.1
     fewer = math.log(_SAMPLES / min(found.samples, _SAMPLES))
-    needed = _MOVES + _MOVES_FEWER * fewer + _MOVES_SLOW * max(0.0, 1 - found.change / _SLOW)
+    slow = max(0.0, 1 - found.change / _SLOW_CHANGE)
+    missed = found.missed / max(1, found.cuts + found.missed)
+    needed = _MOVES + _FEWER * fewer + _SLOW * slow + _PARTLY * (1 - found.share) + _MISSED * missed
     if near:
-        needed -= _NEAR
-    if near and found.samples <= _FEW and found.alike >= _FEW_ALIKE:
-        needed = _FEW_MOVES
+        few = found.samples <= _FEW and found.alike >= _FEW_ALIKE and found.share >= _FEW_SHARE
+        needed = _FEW_MOVES if few else needed - _NEAR
     changes = min(found.moves, found.steady + 0.1) - needed
     return _SLOPE * min(found.alike - _PICTURES, changes)
+
+
+def shortest_near(seconds: float) -> float:
+    """Overlap that counts where a neighbour tells the line, of clips of which the shorter has so many seconds."""
+    return min(SHORTEST_NEAR_S, _SHARE_NEAR * seconds)
 
 
 def evidence(a: Views, b: Views, *, near: Line | None = None) -> Evidence | None:
     """The best line through two clips, and what speaks for it; None where no picture agrees."""
     best: Evidence | None = None
+    seconds = min(one.trace.end_s - one.trace.start_s for one in (a, b))
+    shortest_s = min(SHORTEST_S, _SHARE * seconds) if near is None else shortest_near(seconds)
+    step_s = step_of(a.trace, b.trace)
     for framing, lines in hypotheses(a, b, near):
-        best = _best([best, _Look(a, b, framing.pictures(a, b), near).best(lines)])
+        best = _best([best, _Look(a, b, framing.pictures(a, b), near, step_s, shortest_s).best(lines)])
         if best is not None and copy_score(best, near=near is not None) >= _SURE:
             break
     return best
@@ -146,21 +163,22 @@ class _Look:
     b: Views
     pictures: tuple[NDArray[np.float32], NDArray[np.float32]]
     near: Line | None
+    step_s: float
+    shortest_s: float
 
     def best(self, lines: Sequence[Line]) -> Evidence | None:
         """The best of some lines, or of those beside it."""
         best = _best(self._at(line) for line in lines)
-        for step_s in _STEPS_S:
+        for step in _STEPS:
             if best is not None and best.moves >= _HOPE:
                 line = best.line
-                moved = (Line(speed=line.speed, shift_s=line.shift_s + side * step_s) for side in (-1, 1))
+                moved = (Line(speed=line.speed, shift_s=line.shift_s + side * step * self.step_s) for side in (-1, 1))
                 best = _best([best, *map(self._at, moved)])
         return best
 
     def _at(self, line: Line) -> Evidence | None:
         """What speaks for a line; stills stay on the line that they were given."""
-        shortest_s = SHORTEST_S if self.near is None else SHORTEST_NEAR_S
-        found = along(self.a.trace, self.b.trace, self.pictures, line, shortest_s)
+        found = along(self.a.trace, self.b.trace, self.pictures, line, self.shortest_s)
         is_moved = self.near is not None and line != self.near
         return None if found is not None and is_moved and found.change < _STILL else found
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from raydist.clips import near
 from raydist.clips.signature import HASH_VERSION
-from raydist.dedup.align import SHORTEST_NEAR_S, Line
+from raydist.dedup.align import Line, shortest_near
 from raydist.store import read, sql
 
 SHARED = 2
@@ -74,8 +74,13 @@ def beside(
     for one in ones[max(0, at - reach) : at + reach + 1]:
         start, end = line.at(one.start_s), line.at(one.end_s)
         for other in others:
-            if min(end, other.end_s) - max(start, other.start_s) >= SHORTEST_NEAR_S:
+            if _enough(min(end, other.end_s) - max(start, other.start_s), one, other):
                 yield one, other
+
+
+def _enough(seconds: float, one: Spot, other: Spot) -> bool:
+    """Whether an overlap of two clips is worth a look."""
+    return seconds >= shortest_near(min(one.end_s - one.start_s, other.end_s - other.start_s))
 
 
 class Links:
@@ -96,7 +101,7 @@ class Links:
             for third, further in links:
                 across = there.turned().then(further)
                 start, end = across.at(other.start_s), across.at(other.end_s)
-                if min(end, third.end_s) - max(start, third.start_s) >= SHORTEST_NEAR_S:
+                if _enough(min(end, third.end_s) - max(start, third.start_s), other, third):
                     yield other, third, across
             links.append((other, there))
 

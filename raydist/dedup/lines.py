@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from raydist.dedup.traces import RATE, Trace
 from raydist.dedup.views import GRID
 
-STEP_S = 1 / RATE
-
 _AGREES = 0.6
 """Correlation from which two pictures speak for a stretch rather than against it."""
 _CUT = 0.7
@@ -65,6 +63,8 @@ class Evidence:
     samples: int
     moving: int
     """Samples in shots long enough to tell change."""
+    share: float
+    """Of the time in which both clips are on the line."""
     cuts: int
     """Cuts that both have."""
     missed: int
@@ -76,7 +76,7 @@ class Evidence:
 
 def step_of(*ones: Trace) -> float:
     """Seconds between pictures, of the trace that has them furthest apart."""
-    return max([STEP_S, *(float(np.median(np.diff(one.times_s))) for one in ones if len(one.times_s) > 1)])
+    return max((float(np.median(np.diff(one.times_s))) for one in ones if len(one.times_s) > 1), default=1 / RATE)
 
 
 def along(
@@ -123,6 +123,7 @@ def along(
         change=float((ones.sum() + others.sum()) / max(2 * int(long_N.sum()), 1)),
         samples=len(kept),
         moving=int(long_N.sum()),
+        share=(last - first + 1) / len(inside),
         cuts=matched,
         missed=missed,
         first_s=float(times_T[inside[first]]),

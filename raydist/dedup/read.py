@@ -26,6 +26,8 @@ from raydist.store import read, roots, schema
 
 _CHUNK = 200
 """Pairs that one task compares: some seconds of work."""
+_SURE = 0.7
+"""Confidence from which a copy leads to copies of its copies: one mistake would make many."""
 _VIEWS = 96
 """Clips that a task holds, a megabyte each."""
 
@@ -112,6 +114,9 @@ class _Reading:
         self._known_keys = {(row["a"], row["b"]) for row in self._known}
         self._results: dict[PairKey, tuple[_Job, Verdict | None]] = {}
         self._links = Links()
+        self._sure: set[PairKey] = {
+            (row["a"], row["b"]) for row in self._known if row["kind"] == "copy" and row["confidence"] >= _SURE
+        }
 
     def _is_present(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is about the clips as they are."""
@@ -166,7 +171,7 @@ class _Reading:
             around = beside(pair, line, self._a.spots[a.video_id], self._b.spots[b.video_id], reach)
             for one, other in around:
                 wanted.setdefault((one.clip_key, other.clip_key), line)
-            if not self._against:
+            if not self._against and (a.clip_key, b.clip_key) in self._sure:
                 for one, other, across in self._links.add(*pair, line):
                     wanted.setdefault((one.clip_key, other.clip_key), across)
         self._a.need(a for a, _ in wanted)
@@ -199,6 +204,8 @@ class _Reading:
                     self._results[job.a.clip_key, job.b.clip_key] = job, verdict
                     if verdict is not None and verdict.line is not None:
                         copies.append((job.a, job.b, verdict.line))
+                        if verdict.confidence >= _SURE:
+                            self._sure.add((job.a.clip_key, job.b.clip_key))
                 progress.advance(len(part))
         return copies
 

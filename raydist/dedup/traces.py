@@ -44,6 +44,9 @@ SIDE = 48
 RATE = 2
 """Pictures a second."""
 
+LEAST = 8
+"""Pictures of a trace: a clip of less than 4 seconds has them nearer to each other."""
+
 MOST = 2_400
 """Pictures of a trace: a clip of more than 20 minutes has them further apart."""
 
@@ -173,7 +176,7 @@ def pack(decoded: DecodedClip) -> tuple[list[int], bytes]:
 
 def pictures_of(start_ms: int, end_ms: int) -> int:
     """How many pictures a span gets."""
-    return max(2, min(MOST, round((end_ms - start_ms) * RATE / 1000)))
+    return max(LEAST, min(MOST, round((end_ms - start_ms) * RATE / 1000)))
 
 
 def _is_settled(clip: Clip) -> bool:

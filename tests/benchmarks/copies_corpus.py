@@ -90,8 +90,8 @@ class Video:
     """From, to, scene: of an original."""
 
 
-def make(folder: Path, real: Path, families: int, seed: int = 1) -> list[Video]:
-    """Draw and encode the corpus; what is there already stays. Returns what `truth.json` holds."""
+def make(folder: Path, real: Path, families: int, first: int = 0, seed: int = 1) -> list[Video]:
+    """Draw and encode a corpus of the families from `first` on; one that is there stays. Returns what it holds."""
     truth = folder / "truth.json"
     if truth.exists():
         return load(truth)
@@ -99,7 +99,7 @@ def make(folder: Path, real: Path, families: int, seed: int = 1) -> list[Video]:
     videos.mkdir(parents=True, exist_ok=True)
     pieces = _real_pieces(real, families)
     made: list[Video] = []
-    for family in range(families):
+    for family in range(first, first + families):
         random = np.random.default_rng((seed, family))
         seconds = LENGTHS_S[family % len(LENGTHS_S)]
         plan = list(_plan(random, seconds, family))
@@ -107,7 +107,7 @@ def make(folder: Path, real: Path, families: int, seed: int = 1) -> list[Video]:
             number = 2 * family + sibling
             # The other one is cut at the same moments, the hardest case, or, in half of the families, at others.
             shots = _cut_otherwise(random, plan) if sibling and family // 2 % 2 else plan
-            frames = _original(shots, pieces.get(number, []), sibling)
+            frames = _original(shots, pieces[number - 2 * first], sibling)
             made += _with_copies(videos, f"v{number:03}", family, frames, shots, number)
             print(f"{made[-1].name}: {len(made)} files", file=sys.stderr, flush=True)
     truth.write_text(json.dumps([asdict(video) for video in made]))

@@ -37,10 +37,17 @@ class Film:
         return np.clip(picture, 0, 255)
 
     def trace(
-        self, start_s: float, end_s: float, *, shift_s: float = 0.0, speed: float = 1.0, zoom: float = 1.0
+        self,
+        start_s: float,
+        end_s: float,
+        *,
+        shift_s: float = 0.0,
+        speed: float = 1.0,
+        zoom: float = 1.0,
+        step_s: float = 0.5,
     ) -> Trace:
         """A clip of a file in which second t shows the film at `speed * t + shift_s`."""
-        times = np.arange(start_s + 0.25, end_s, 0.5)
+        times = np.arange(start_s + step_s / 2, end_s, step_s)
         pictures = np.stack([self.picture(speed * time + shift_s, zoom) for time in times])
         return Trace(times_s=times, pictures_TSS=np.rint(pictures).astype(np.uint8), start_s=start_s, end_s=end_s)
 

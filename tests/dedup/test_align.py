@@ -99,6 +99,20 @@ def test_a_short_overlap_counts_beside_a_copy_only() -> None:
     assert found.a_from_s == pytest.approx(27.5, abs=0.5)
 
 
+def test_clips_of_a_second_are_compared_too() -> None:
+    one = FILM.trace(0, 1, step_s=0.125)
+    assert verdict(one, noisy(one, 3)).kind == "copy"
+    assert verdict(one, Film(3, 5).trace(0, 1, step_s=0.125)).kind != "copy"
+
+
+def test_one_shot_with_the_same_camera_move_between_others_is_no_copy() -> None:
+    # As with two takes of a pan: what agrees ends with the shot, and not well.
+    one, other = FILM.trace(0, 30), Film(9, 9, cuts_s=(9.0, 17.0)).trace(0, 30)
+    shot = noisy(FILM.trace(9, 17), 25)
+    mixed = np.concatenate([other.pictures_TSS[:18], shot.pictures_TSS, other.pictures_TSS[34:]])
+    assert verdict(one, changed(one, mixed)).kind == "similar"
+
+
 def test_one_picture_is_not_compared_with_trouble() -> None:
     one = Trace(times_s=np.array([0.0]), pictures_TSS=FILM.trace(0, 0.5).pictures_TSS, start_s=0.0, end_s=0.5)
     assert verdict(one, one).kind != "copy"

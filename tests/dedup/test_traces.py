@@ -33,20 +33,20 @@ def ensured(config: Config, clips: list[Clip]) -> dict[traces.Key, str]:
 def test_a_trace_holds_two_grey_pictures_a_second_at_their_times(tmp_path: Path, cluster: None) -> None:
     folder, archive = tmp_path / "in", tmp_path / "archive"
     folder.mkdir()
-    encode(folder / "a.mp4", count=55, rate=10)
-    config = configure(archive, "", "scan.clip_seconds=2")
+    encode(folder / "a.mp4", count=120, rate=10)
+    config = configure(archive, "", "scan.clip_seconds=5")
     scanned_with(config, folder)
     clips = clips_of(config)
     assert ensured(config, clips) == {}
     found = traces.load(str(archive), clips)
     assert {key: len(trace.times_s) for key, trace in found.items()} == {
-        clip.key: (3 if clip.start_ms == 4000 else 4) for clip in clips
+        clip.key: (8 if clip.start_ms == 10_000 else 10) for clip in clips
     }
-    middle = next(clip for clip in clips if clip.start_ms == 2000)
+    middle = next(clip for clip in clips if clip.start_ms == 5000)
     trace = found[middle.key]
-    assert trace.pictures_TSS.shape == (4, SIDE, SIDE)
-    assert trace.times_s == pytest.approx([2.2, 2.7, 3.2, 3.7], abs=0.11)
-    frames = decode_clip(str(folder / "a.mp4"), 2, 4, frames=4, size=SIDE, resize="squash-bilinear")
+    assert trace.pictures_TSS.shape == (10, SIDE, SIDE)
+    assert trace.times_s == pytest.approx(np.arange(5.2, 10, 0.5), abs=0.11)
+    frames = decode_clip(str(folder / "a.mp4"), 5, 10, frames=10, size=SIDE, resize="squash-bilinear")
     assert np.abs(frames.mean(axis=-1) - trace.pictures_TSS).mean() < 12
 
 
@@ -98,7 +98,7 @@ def test_clips_of_another_archive_get_their_traces_here(tmp_path: Path, cluster:
     assert np.abs(one.pictures_TSS.astype(int) - other.pictures_TSS).mean() > 10
 
 
-def test_a_short_clip_has_two_pictures_and_a_day_has_a_bounded_number() -> None:
-    assert traces.pictures_of(0, 100) == 2
+def test_a_short_clip_has_eight_pictures_and_a_day_has_a_bounded_number() -> None:
+    assert traces.pictures_of(0, 100) == traces.LEAST == 8
     assert traces.pictures_of(0, 30_000) == 60
     assert traces.pictures_of(0, 86_400_000) == traces.MOST
