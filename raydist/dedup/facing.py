@@ -9,6 +9,7 @@ Shape legend: P pairs of distinct vectors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ _EDGES_AT_ONCE = 500_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faced:
-    """What two groups have in common."""
+    """What groups have in common."""
 
     pairs: int
     written: int
@@ -49,36 +50,42 @@ class Faced:
     histogram: NDArray[np.float64]
 
 
-def face(a: Path, b: Path, work: Path, edges: Path, threshold: float, device: str) -> Faced:
-    """Compare two groups, or one with itself.
+def face(a: Path, others: Sequence[Path], work: Path, edges: Path, threshold: float, device: str) -> Faced:
+    """Compare a group with others; where it is among them, with itself.
 
     Args:
         edges: the Parquet file to write; there is none where there are no edges.
         device: `cpu` or `cuda`.
     """
     layout = scratch.load_layout(work)
+    width, size = layout.basis.shape
     one = scratch.load_group(a)
-    two = one if a == b else scratch.load_group(b)
+    histogram = crowds.Histogram(threshold)
+    pairs = left_out = compared = whole = bytes_read = 0
     with Writer(edges) as writer:
-        width, size = layout.basis.shape
-        kernel = _kernel(width, size, threshold, device)
-        facing = _Facing(kernel, one, two, writer)
-        if one is two:
-            facing.equal_ones()
-        for near in proposed(kernel, layout, one.plain, two.plain):
-            facing.plain(*near)
-        facing.clips_with_crowds(one, two, turned=False)
-        if one is not two:
-            facing.clips_with_crowds(two, one, turned=True)
-        facing.crowds_with_crowds()
+        for b in others:
+            two = one if a == b else scratch.load_group(b)
+            kernel = _kernel(width, size, threshold, device)
+            facing = _Facing(kernel, one, two, writer, histogram)
+            if one is two:
+                facing.equal_ones()
+            for near in proposed(kernel, layout, one.plain, two.plain):
+                facing.plain(*near)
+            facing.clips_with_crowds(one, two, turned=False)
+            if one is not two:
+                facing.clips_with_crowds(two, one, turned=True)
+                bytes_read += two.bytes_read()
+            facing.crowds_with_crowds()
+            pairs, left_out = pairs + facing.pairs, left_out + facing.left_out
+            compared, whole = compared + kernel.count.pairs, whole + kernel.count.whole
     return Faced(
-        pairs=facing.pairs,
+        pairs=pairs,
         written=writer.rows,
-        left_out=facing.left_out,
-        compared=kernel.count.pairs,
-        whole=kernel.count.whole,
-        bytes_read=one.bytes_read() + (two.bytes_read() if two is not one else 0),
-        histogram=facing.histogram.counts,
+        left_out=left_out,
+        compared=compared,
+        whole=whole,
+        bytes_read=bytes_read + one.bytes_read(),
+        histogram=histogram.counts,
     )
 
 
@@ -93,10 +100,9 @@ def _kernel(width: int, size: int, threshold: float, device: str) -> Kernel:
 class _Facing:
     """Two groups at work."""
 
-    def __init__(self, kernel: Kernel, a: Loaded, b: Loaded, writer: Writer) -> None:
-        self._kernel, self._a, self._b, self._writer = kernel, a, b, writer
+    def __init__(self, kernel: Kernel, a: Loaded, b: Loaded, writer: Writer, histogram: crowds.Histogram) -> None:
+        self._kernel, self._a, self._b, self._writer, self._histogram = kernel, a, b, writer, histogram
         self.pairs = self.left_out = 0
-        self.histogram = crowds.Histogram(kernel.threshold)
 
     def equal_ones(self) -> None:
         """The pairs of clips whose vectors are equal."""
@@ -105,7 +111,7 @@ class _Facing:
             start, count = int(self._a.starts[vector]), int(weights[vector])
             i, j = np.triu_indices(count, 1)
             self.pairs += len(i)
-            self.histogram.add(np.ones(1), float(len(i)))
+            self._histogram.add(np.ones(1), float(len(i)))
             self._writer.add(self._a.keys[start + i], self._a.keys[start + j], np.ones(len(i)))
 
     def plain(self, i: NDArray[np.int64], j: NDArray[np.int64], near: NDArray[np.float32]) -> None:
@@ -117,7 +123,7 @@ class _Facing:
         i, j, similarity = i[reach], j[reach], similarity[reach]
         count = self._a.weights[i] * self._b.weights[j]
         self.pairs += int(count.sum())
-        self.histogram.add(similarity, count.astype(np.float64))
+        self._histogram.add(similarity, count.astype(np.float64))
         self._write(i, j, similarity)
 
     def _thinned(
@@ -137,7 +143,7 @@ class _Facing:
         count = int((self._a.weights[left_i[reach]] * self._b.weights[left_j[reach]]).sum())
         self.pairs += count
         self.left_out += count
-        self.histogram.add(near[reach], float(count))
+        self._histogram.add(near[reach], float(count))
         return i[kept], j[kept]
 
     def clips_with_crowds(self, plain: Loaded, other: Loaded, *, turned: bool) -> None:
@@ -155,7 +161,7 @@ class _Facing:
                 other.block,
                 members,
                 other.weights[members],
-                self.histogram,
+                self._histogram,
             )
             self.pairs += found.pairs
             hit = found.best != crowds.NONE
@@ -187,7 +193,7 @@ class _Facing:
             rows, columns = a.crowds.members(one), b.crowds.members(two)
             at = np.arange(rows.start, rows.stop)
             found = crowds.tally(
-                self._kernel, a.block, at, a.weights[rows], b.block, columns, b.weights[columns], self.histogram
+                self._kernel, a.block, at, a.weights[rows], b.block, columns, b.weights[columns], self._histogram
             )
             self.pairs += found.pairs
             if found.pairs:

@@ -3,7 +3,7 @@
     a sample -> the layout of space           this process
     stretches of the table -> shards          a task each: read, find cells, sort by them
     shards -> groups of neighbouring cells    a task each: collapse equal vectors, set crowds apart
-    groups -> edges                           a task for each two that have cells within reach of each other
+    groups -> edges                           a task for one and a few others within its reach
 
 Reads   `embeddings_<model_key>` and `clips` of one archive or two
 Writes  Parquet files of edges below a work folder
@@ -40,6 +40,10 @@ KEYS = pa.schema({"clip_key": pa.int64(), "fingerprint": pa.string()})
 
 GROUP_BYTES = 32 << 20
 """Of a group's vectors in float32. A task holds two groups so, and their float16 originals are mapped."""
+
+
+_FACED_AT_ONCE = 8
+"""Groups that a task compares one with, one after the other: to start a task costs as much as to compare two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,13 +244,18 @@ class _Run:
         return [g for g in groups if g.folder.name[0] == "a"], [g for g in groups if g.folder.name[0] == "b"]
 
     def _face(self, a: list[Assembled], b: list[Assembled], device: str, gpus: int, *, within: bool) -> list[Faced]:
-        """Compare the groups that have cells within reach of each other, a task for each two."""
+        """Compare the groups that have cells within reach of each other, one with a few others a task."""
         calls = []
         for number, one in enumerate(a):
-            for other in [*(a[number:] if within else []), *b]:
-                if one.reaches[other.cells].any() or other.reaches[one.cells].any():
-                    edges = self._work / "edges" / f"{one.folder.name}_{other.folder.name}.parquet"
-                    calls.append(Call(face, (one.folder, other.folder, self._work, edges, self._threshold, device)))
+            others = [
+                other.folder
+                for other in [*(a[number:] if within else []), *b]
+                if one.reaches[other.cells].any() or other.reaches[one.cells].any()
+            ]
+            for start in range(0, len(others), _FACED_AT_ONCE):
+                part = others[start : start + _FACED_AT_ONCE]
+                edges = self._work / "edges" / f"{one.folder.name}_{start}.parquet"
+                calls.append(Call(face, (one.folder, part, self._work, edges, self._threshold, device)))
         on_gpu = device != "cpu"
         return run_all("comparing vectors", calls, gpus if on_gpu else self._limit, gpus=1.0 if on_gpu else 0.0)
 

@@ -366,7 +366,9 @@ def main() -> None:
     options.add_argument("--kinds", default=",".join(KINDS))
     options.add_argument("--sides", default=",".join(SIDES))
     options.add_argument("--ray", default="", help="numbers of clips to join on Ray, clustered")
-    options.add_argument("--million", action="store_true", help="join a million clips on Ray, without and with crowds")
+    options.add_argument(
+        "--million", nargs="?", const="plain,crowds", default="", help="join a million clips on Ray, also with crowds"
+    )
     options.add_argument("--edges", type=int, default=0, help="edges to group, such as 10000000")
     options.add_argument("--out", type=Path, required="--one" not in sys.argv, help="folder for results and the plot")
     options.add_argument("--whole", type=int, default=150_000, help="clips up to which brute force looks at all pairs")
@@ -395,7 +397,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=given.out) as place:
                 keep(compared(kind, count, given.sides.split(","), given.whole, Path(place)))
     plans = [(int(count), False) for count in filter(None, given.ray.split(","))]
-    plans += [(1_000_000, False), (1_000_000, True)] if given.million else []
+    plans += [(1_000_000, kind == "crowds") for kind in filter(None, given.million.split(","))]
     for count, crowds in plans:
         with tempfile.TemporaryDirectory(dir=given.out) as place:
             keep(spread_join("clustered", count, crowds=crowds, place=Path(place)))
