@@ -134,8 +134,8 @@ def test_labels_headings_and_tables_are_shown_and_escaped() -> None:
 
 def test_a_playable_sheet_plays_each_moment_from_its_file_and_nothing_else() -> None:
     there = hit(path="/my videos/a#1.mp4", start_s=30.0, end_s=62.5, offset_s=1.4, frames=frames())
-    far = hit(path="https://host/b.mp4")
-    tags = Tags(contact_sheet("sheet", [Row(query="q", hits=[there, far, hit()])], playable=True))
+    far, unplayed = hit(path="https://host/b.mp4"), hit(path="/my videos/c.gif", frames=frames())
+    tags = Tags(contact_sheet("sheet", [Row(query="q", hits=[there, far, unplayed, hit()])], playable=True))
     films = [attributes for tag, attributes in tags.found if tag == "video"]
     assert [film["src"] for film in films] == [
         "file:///my%20videos/a%231.mp4#t=31.4,63.9",

@@ -22,6 +22,8 @@ from raydist import address
 THUMB_WIDTH_PX, THUMB_HEIGHT_PX = 160, 120
 _POSTER_WIDTH_PX, _POSTER_HEIGHT_PX = 320, 240
 _STILLS = 4
+_PLAYED = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".ogv", ".3gp")
+"""What some browser plays, by its suffix; what is in it decides."""
 _TEMPLATE = Path(__file__).with_name("sheets.html")
 
 
@@ -149,6 +151,8 @@ class _Card:
     poster: Markup
     """The middle frame, large, for a film that is not played yet."""
     link: str
+    plays: bool
+    """Whether a film stands in the place of the moving pictures."""
     start: str
     end: str
 
@@ -159,7 +163,8 @@ def _card(rank: int, hit: Hit, playable: bool) -> _Card:
     film = Markup(f"url({strip(frames)})") if frames is not None else Markup("none")
     count = 0 if frames is None else len(frames)
     link = link_of(hit.path)
-    middle = frames[count // 2] if playable and frames is not None else None
+    plays = playable and bool(link) and Path(hit.path).suffix.lower() in _PLAYED
+    middle = frames[count // 2] if plays and frames is not None else None
     return _Card(
         rank=rank,
         hit=hit,
@@ -169,6 +174,7 @@ def _card(rank: int, hit: Hit, playable: bool) -> _Card:
         film=film,
         poster=Markup("" if middle is None else _as_uri(fitted(middle, _POSTER_WIDTH_PX, _POSTER_HEIGHT_PX))),
         link=link and link + _fragment(hit),
+        plays=plays,
         start=time_code(hit.start_s),
         end=time_code(hit.end_s),
     )
