@@ -12,7 +12,8 @@ than its error (see `kernel`), so rounding puts none in that does not belong.
 A vector x outside can reach t with one of a crowd whose members are within an angle A of its centre only if
 x . centre >= cos(T + A), two crowds only if their centres have a similarity of at least cos(T + A + B).
 
-Which balls are found is a matter of cost, not of truth: a crowd that is missed is written out as pairs.
+Which balls are found is a matter of cost, not of truth: a crowd that is missed is written out as pairs. Equal vectors
+of that weight are never missed.
 
 Shape legend: U distinct vectors, D numbers a vector, W crowds
 """
@@ -115,6 +116,9 @@ def labels(
                 break
             found[left[inside]] = count
             left, count = left[~inside], count + 1
+        heavy = left[weights[left] >= MEMBERS]  # equal ones alone, in a place too ragged for a ball
+        found[heavy] = count + np.arange(len(heavy))
+        count += len(heavy)
     return found
 
 

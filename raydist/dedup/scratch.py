@@ -1,6 +1,6 @@
 """scratch: the files that the tasks of a join hand on to each other, below its work folder.
 
-    layout.npz              the division of space (`cells.Layout`)
+    layout/                 the division of space (`cells.Layout`)
     shards/<set>-<n>/       vectors as they were read, a stretch of the table sorted by cell
     groups/<set>-<n>/       distinct vectors of neighbouring cells, then the crowds among them
     crowds/<set>-<n>.parquet, edges/<task>.parquet

@@ -317,19 +317,20 @@ def grouping(edges: int) -> dict[str, Any]:
     clips = edges
     drawn = generator.integers(0, clips, (edges, 2))
     order = generator.permutation(clips)
-    began = time.monotonic()
+    marks = [(time.monotonic(), cpu_s())]
     labels = components(clips, drawn)
-    middle = time.monotonic()
+    marks.append((time.monotonic(), cpu_s()))
     kept, _ = keepers(order, drawn)
-    ended = time.monotonic()
+    marks.append((time.monotonic(), cpu_s()))
+    wall, cpu = (np.round(np.diff(times), 2).tolist() for times in zip(*marks, strict=True))
     return {
         "bench": "grouping",
         "clips": clips,
         "edges": edges,
         "groups": len(np.unique(labels)),
         "kept": int(kept.sum()),
-        "components_s": round(middle - began, 2),
-        "keepers_s": round(ended - middle, 2),
+        "components": {"cpu_s": cpu[0], "wall_s": wall[0]},
+        "keepers": {"cpu_s": cpu[1], "wall_s": wall[1]},
     }
 
 

@@ -150,7 +150,9 @@ def test_each_two_of_a_crowd_are_a_pair(seed: int, threshold: float, noise: floa
     raw = (generator.normal(size=(1, 12)) + generator.normal(size=(400, 12)) * noise).astype(np.float16)
     block = block_of(raw)
     weights = generator.integers(1, 3, len(raw))
+    weights[::50] = crowds.MEMBERS + 6
     labels = crowds.labels(block.units(slice(None)), weights, np.array([0, 150, 400]), threshold)
+    assert (labels[::50] != crowds.NONE).all()
     for crowd in range(labels.max() + 1):
         inside = np.flatnonzero(labels == crowd)
         assert weights[inside].sum() >= crowds.MEMBERS
