@@ -4,6 +4,12 @@ What tells a copy from a look-alike shot is change over time: both clips are tak
 picture, and a copy's changes (motion, cuts) agree at one offset. Still pictures agree at every offset and so prove
 nothing: such a pair is `similar`, unless a neighbour's offset is at hand (`near`), which then decides.
 
+Thresholds were set on half of 40 originals with 240 copies, drawn and filmed: of 1,187 pairs of clips that share 5 s
+or more 4 were lost, of 1,491 with other takes of the same scenes none was taken for a copy; `_PARTLY`, `_MISSED` came
+in for two takes of one pan in the other half. On 40 new originals (tests/benchmarks/copies.py, the whole stage): recall
+0.988 without trims and 1.0 with them, no wrong copy among 6,722 look-alike pairs, offsets within 0.5 s in 99.8 %. Of
+146 short real videos, 10,731 pairs, no copy lies outside the known groups of near-duplicates.
+
 Pure functions of numpy arrays.
 """
 
