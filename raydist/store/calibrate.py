@@ -103,7 +103,7 @@ def measure(location: str, table: str, queries: Mapping[str, Asked], *, target: 
         card = replace(card, recall=recall)
         if min(recall.values(), default=1.0) >= target - _MARGIN or looked >= card.partitions:
             break
-        # Lance deals rows to partitions by an approximate search once these are many: some lie elsewhere.
+        # Rows may lie in other partitions than the nearest: Lance can deal them out by an approximate search.
         card = replace(card, probes={depth: -(-count * 5 // 4) for depth, count in card.probes.items()})
     index.write_card(location, table, card)
     return card
