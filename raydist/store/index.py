@@ -46,8 +46,8 @@ _MIN_ROWS_A_PARTITION = 8
 _RETRAIN_AT = 2.0
 """Growth since the centres were trained from which on they are trained anew: partitions are then twice as long."""
 
-# With many centres Lance deals rows to partitions by an approximate search, six times as fast: with 3,000 it put 15 % of
-# them elsewhere, and at a million rows searches needed 40 % more probes. Unless a person set it otherwise:
+# With many centres Lance deals rows to partitions by an approximate search, six times as fast: of 3,000 it put 15 % of
+# the rows elsewhere, and at a million rows searches needed 40 % more probes. Unless a person set it otherwise:
 os.environ.setdefault("LANCE_USE_HNSW_SPEEDUP_INDEXING", "disabled")
 
 _MERGE_ALL = 1_000
