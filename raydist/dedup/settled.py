@@ -52,6 +52,9 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     stored = table.load(groups.COLUMNS)
     stored = pa.concat_tables([stored, _told(location, said, stored)])
     counting = groups.counting(stored, _verdicts(table, said), rules)
+    copies = _among(table.load(where=sql.equals("kind", "copy")), counting)
+    overlaps = statements.overlaps(copies)
+    counting = _bridged(counting, copies, overlaps)
     crowds = _crowds(location, model_key)
     clips = _clips(location, reference, counting, crowds)
     graph = groups.graph_of(clips, counting, crowds, said, rules)
@@ -59,8 +62,6 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     kept = groups.settle(clips, graph, said, _videos(location, clips), rules, alike)
     grouped = groups.table_of(clips, graph, kept, said, reference.name)
     _replace(location, schema.GROUPS + model_key, grouped, schema.GROUPED)
-    copies = table.load(where=sql.equals("kind", "copy"))
-    overlaps = statements.overlaps(_among(copies, counting))
     _replace(location, schema.OVERLAPS + model_key, overlaps, schema.VIDEO_OVERLAPS)
     redundant = files.redundant(location, grouped, _kept_videos(clips, kept, reference.name), places)
     found.seconds["decide"] = time.monotonic() - began
@@ -97,6 +98,21 @@ def _among(pairs: pa.Table, some: pa.Table) -> pa.Table:
     """The pairs that are in `some` too."""
     keys = ["a", "b", "archive_b"]
     return pairs.join(some.select(keys), keys, join_type="left semi").select(pairs.schema.names).cast(pairs.schema)
+
+
+def _bridged(counting: pa.Table, copies: pa.Table, overlaps: pa.Table) -> pa.Table:
+    """Pairs with what their clips show of each other by the statements that they are parts of."""
+    names = ["a_from_s", "a_to_s", "b_from_s", "b_to_s"]
+    keys = ["a", "b", "archive_b"]
+    ends = np.array(statements.bridged(copies, overlaps)).reshape(-1, len(names))
+    shown = copies.select(keys)
+    for column, name in enumerate(names):
+        shown = shown.append_column(f"{name}_", pa.array(ends[:, column]))
+    joined = counting.join(shown, keys, join_type="left outer")
+    for name in names:
+        at = joined.schema.get_field_index(name)
+        joined = joined.set_column(at, name, pc.coalesce(joined[f"{name}_"], joined[name]))
+    return joined.select(counting.schema.names)
 
 
 def _told(location: str, said: Said, stored: pa.Table) -> pa.Table:

@@ -19,8 +19,9 @@ from raydist.store import schema
 OFFSET_S = 1.0
 """Copies whose lines are nearer than this to each other at both ends are of one statement."""
 
-GAP_S = 2.0
-"""Seconds that may lie between two stretches of one statement: clips overlap to half a second."""
+GAP_S = 3.0
+"""Seconds that may lie between two stretches of one statement: the ends of an overlap are where its pictures prove it,
+and a shot of a second or two proves nothing by itself."""
 
 _ENDS = ("_from_s", "_to_s")
 
@@ -43,6 +44,45 @@ def overlaps(pairs: pa.Table) -> pa.Table:
         for chain in _chains(list(group)):
             found.append(_statement(chain))
     return pa.Table.from_pylist(found, schema.VIDEO_OVERLAPS)
+
+
+def bridged(pairs: pa.Table, overlaps: pa.Table) -> list[tuple[float, float, float, float]]:
+    """What the clips of each pair show of each other when what lies inside of a statement is taken as shown.
+
+    Args:
+        pairs: copies, rows of `schema.PAIRS`.
+        overlaps: their statements.
+
+    Returns:
+        For each pair the start and end in a, then in b; never less than the pair itself says.
+    """
+    lines: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for statement in overlaps.to_pylist():
+        lines.setdefault(_videos(statement), []).append(statement)
+    return [_bridged(pair, lines.get(_videos(pair), [])) for pair in pairs.to_pylist()]
+
+
+def _videos(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["archive_b"] or "", row["a_video"], row["b_video"]
+
+
+def _bridged(pair: dict[str, Any], statements: Sequence[dict[str, Any]]) -> tuple[float, float, float, float]:
+    a_from, a_to, b_from, b_to = (float(pair[name]) for name in ("a_from_s", "a_to_s", "b_from_s", "b_to_s"))
+    (a_start, a_end), (b_start, b_end) = (_span(pair[name]) for name in ("a_id", "b_id"))
+    for line in statements:
+        speed = line["speed"]
+        inside = line["a_from_s"] <= a_from + 0.01 and a_to <= line["a_to_s"] + 0.01
+        if inside and abs(line["b_from_s"] + speed * (a_from - line["a_from_s"]) - b_from) <= OFFSET_S:
+            low = max(line["a_from_s"], a_start, a_from + (b_start - b_from) / speed)
+            high = min(line["a_to_s"], a_end, a_from + (b_end - b_from) / speed)
+            low, high = min(low, a_from), max(high, a_to)
+            return low, high, min(b_from, b_from + speed * (low - a_from)), max(b_to, b_from + speed * (high - a_from))
+    return a_from, a_to, b_from, b_to
+
+
+def _span(clip_id: str) -> tuple[float, float]:
+    start, end = clip_id.rpartition("#t=")[2].split(",")
+    return float(start), float(end)
 
 
 def _in_order(pair: dict[str, Any]) -> dict[str, Any]:

@@ -70,3 +70,16 @@ def test_within_one_video_the_earlier_stretch_comes_first() -> None:
     # The order of clip ids is that of text: #t=120,150 comes before #t=30,60.
     pairs = [pair(60, 0, 30, b_video="in/a.mp4"), pair(30, 90, 30, b_video="in/a.mp4")]
     assert said(*pairs) == [(0, 60, 60, 120)]
+
+
+def test_what_lies_inside_of_a_statement_is_taken_as_shown() -> None:
+    ids = {"a_id": "in/a.mp4#t=30,60", "b_id": "in/b.mp4#t=27,57"}
+    before = pair(3, 0, 26.5, a_id="in/a.mp4#t=0,30", b_id="in/b.mp4#t=0,27")
+    within = pair(32, 29, 20, **ids)
+    after = pair(54.5, 51.5, 5.5, a_id="in/a.mp4#t=30,60", b_id="in/b.mp4#t=27,57")
+    rows = [before, within, after]
+    copies = pa.Table.from_pylist(rows, schema.PAIRS)
+    shown = statements.bridged(copies, statements.overlaps(copies))
+    assert shown[1] == (30, 60, 27, 57)
+    alone = pa.Table.from_pylist([within], schema.PAIRS)
+    assert statements.bridged(alone, statements.overlaps(alone)) == [(32, 52, 29, 49)]
