@@ -48,7 +48,7 @@ import numpy as np  # noqa: E402  # as above
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from conditions import commit, cpu_name  # noqa: E402  # after the path is set
+from conditions import commit, cpu_name, for_faiss  # noqa: E402  # after the path is set
 from near_vectors import KINDS, WIDTH, vectors  # noqa: E402  # as above
 
 T = 0.95
@@ -186,7 +186,7 @@ def compared(kind: str, count: int, sides: list[str], whole: int, place: Path) -
         sides = ["some" if side == "brute" else side for side in sides if side != "faiss"]
     for side in sides:
         command = [sys.executable, __file__, "--one", side, "--data", str(data), "--pairs", str(place / f"{side}.npy")]
-        core = {"OPENBLAS_CORETYPE": "SkylakeX"} if side == "faiss" and "avx512f" in _processor() else {}
+        core = for_faiss() if side == "faiss" else {}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | core)
         found[side] = json.loads(done.stdout.splitlines()[-1])
     truth = next((side for side in ("brute", "some") if side in sides), None)
@@ -205,11 +205,6 @@ def compared(kind: str, count: int, sides: list[str], whole: int, place: Path) -
     if truth == "some":
         found["brute"] = {"cpu_s": round(brute_cpu, 1), "scaled_from": found.pop("some")}
     return {"bench": "dedup", "kind": kind, "clips": count, "threads": 1, "sides": found}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    return info.read_text() if info.exists() else ""
 
 
 class Watch(threading.Thread):

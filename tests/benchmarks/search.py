@@ -31,7 +31,7 @@ sys.path[:0] = [str(HERE)]
 
 import search_data  # noqa: E402
 import search_sides  # noqa: E402
-from conditions import commit, cpu_name  # noqa: E402
+from conditions import commit, cpu_name, for_faiss  # noqa: E402
 from search_data import QUERIES, K  # noqa: E402
 from search_sides import SIDES, THREADS, Raydist, Side, tables  # noqa: E402
 
@@ -108,7 +108,7 @@ def run(given: argparse.Namespace, name: str, what: str, *numbers: int) -> Any:
     command = [sys.executable, __file__, "--work", str(given.work), "--rows", str(given.rows)]
     done = subprocess.run(
         [*command, "--task", name, what, *map(str, numbers)],
-        env={**os.environ, **threads, "LANCE_LOG": "error"},
+        env={**os.environ, **threads, **(for_faiss() if name.startswith("faiss") else {}), "LANCE_LOG": "error"},
         stdout=subprocess.PIPE,
         check=True,
     )
