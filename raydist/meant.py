@@ -23,23 +23,28 @@ def find_videos(config: Config, names: Sequence[str], option: str) -> list[str]:
     Raises:
         UsageError: a name that means none, or several.
     """
+    ids = []
+    for name, found in zip(names, candidates(config, names), strict=True):
+        if len(found) > 1:
+            raise UsageError(f"{option} {name!r} may be any of {', '.join(map(repr, found[:3]))}: name one by its id")
+        if not found:
+            hint = near_video(config.require_archive(), name)
+            raise UsageError(f"{option} {name!r} is no video of the archive: {hint}")
+        ids += found
+    return ids
+
+
+def candidates(config: Config, names: Sequence[str]) -> list[list[str]]:
+    """For each name the ids that it may mean: one, none, or several."""
     location = config.require_archive()
     exact = set(read.rows_by_key(location, "videos", list(names), ["video_id"], key="video_id")["video_id"].to_pylist())
     if exact.issuperset(names):
-        return list(names)
+        return [[name] for name in names]
     known = [
         name for batch in read.scan_batches(location, "videos", ["video_id"]) for name in batch["video_id"].to_pylist()
     ]
     videos = Videos(known, roots.places(location, config.roots))
-    ids = []
-    for name in names:
-        found = sorted(videos.find(name))
-        if len(found) > 1:
-            raise UsageError(f"{option} {name!r} may be any of {', '.join(map(repr, found[:3]))}: name one by its id")
-        if not found:
-            raise UsageError(f"{option} {name!r} is no video of the archive: {near_video(location, name)}")
-        ids += found
-    return ids
+    return [sorted(videos.find(name)) for name in names]
 
 
 def near_video(location: str, name: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,11 @@ from archives import configure, encode, fails_with, made, rows, scanned, videos,
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from raydist import caption, cli, export, forget, index, metrics, report, scan, search
+from raydist.clips import naming
 from raydist.clips.naming import clip_key
 from raydist.config import Config
 from raydist.errors import StoreError, UsageError
+from raydist.forget import runs
 from raydist.records import Report
 from raydist.search import Query
 from raydist.store import commit, erase, fulltext, lease, read, schema
@@ -311,9 +314,42 @@ def test_exports_that_are_out_of_reach_are_named(once: Made, tmp_path: Path) -> 
     plan = forget.plan(once.config, [SECRET])
     assert plan.exports == (str(tmp_path / "vectors.parquet"),)
     assert str(tmp_path / "vectors.parquet") in forget.render(plan)
+    export.embeddings(once.config, str(tmp_path / "vectors.npy"))
+    names = {str(tmp_path / "vectors.npy"), str(tmp_path / "vectors.csv")}
+    assert names < {*forget.plan(once.config, [SECRET]).exports}
 
 
-def test_forgetting_again_finishes_what_was_cut_short(once: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["v001.mp4", "./v001.mp4", SECRET])
+def test_a_line_of_a_list_that_a_report_shows_goes(once: Made, tmp_path: Path, written: str) -> None:
+    lines = ["path,start,end,caption", "v/v000.mp4,0,1,a film", f"{written},,,it says not when"]
+    (tmp_path / "captions.csv").write_text("\n".join(lines) + "\n")
+    result = caption.run(once.config, caption.Request(file=str(tmp_path / "captions.csv")))
+    assert "v001.mp4" in str(result.notes)
+    forgotten(once.config, SECRET)
+    assert "v001.mp4" not in (once.archive / "runs" / result.run / "report.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["50 % off.mp4", 'say "hi".mp4', "o'neil.mp4", "a\\b.mp4", "äöü.mp4", 'it\'s "it".mp4']
+)
+def test_a_name_is_known_however_it_is_written(name: str) -> None:
+    video = f"v/{naming.encode_path(name.encode())}"
+    traces = runs.Traces(erase.Target(video_ids=[video], clip_ids=[], keys=[]))
+    forms = [
+        name,
+        video,
+        f"v/{name}",
+        repr(name),
+        json.dumps(f"{video!r} fails"),
+        json.dumps(f"v/{name}"),
+        quote(video),
+    ]
+    assert [form for form in forms if not traces.are_in(f"such as {form}, and more")] == []
+    assert not traces.are_in(f"w/{name} x{name} {name}.txt")
+
+
+@pytest.mark.parametrize("by", ["id", "end", "stem", "path"])
+def test_forgetting_again_finishes_what_was_cut_short(once: Made, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     plan = forget.plan(once.config, [SECRET])
 
     def dies(*_: object) -> None:
@@ -324,8 +360,11 @@ def test_forgetting_again_finishes_what_was_cut_short(once: Made, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             forget.run(once.config, plan)
     assert traces_of(once.archive, SECRET)
-    assert forgotten(once.config, SECRET).counts["clips"] == 0
+    name = {"id": SECRET, "end": "v001.mp4", "stem": "v001", "path": str(once.folder / "v001.mp4")}[by]
+    assert forgotten(once.config, name).counts["clips"] == 0
     assert traces_of(once.archive, SECRET) == set()
+    with pytest.raises(UsageError, match="no video of the archive"):
+        forget.plan(once.config, ["w/v001.mp4"])
 
 
 def test_it_does_not_begin_while_others_work_on_the_archive(once: Made) -> None:

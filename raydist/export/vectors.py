@@ -76,7 +76,12 @@ def embeddings(config: Config, out: str, *, where: str | None = None) -> Report:
         seconds=time.monotonic() - began,
         counts={"vectors": found.rows, "bytes": sum(file.stat().st_size for file in files)},
         notes=tuple(f"{model.name}: {file}" for file in files),
-        details={"file": str(files[0]), "model": model.name, "model_key": model.model_key},
+        details={
+            "file": str(files[0]),
+            "names": str(files[-1]),
+            "model": model.name,
+            "model_key": model.model_key,
+        },
     )
     save(report, location)
     return report

@@ -10,7 +10,9 @@ Keeps     the video file itself: raydist deletes no file of yours. It cannot rea
 
 from __future__ import annotations
 
+import os
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from raydist.config import Config, changed
 from raydist.errors import RaydistError, StoreError, UsageError
 from raydist.forget import runs
 from raydist.forget.runs import Traces
-from raydist.meant import find_videos
+from raydist.meant import candidates, find_videos
 from raydist.records import Report
 from raydist.report import new_run, save
 from raydist.store import erase, models, read, roots, settings
@@ -76,7 +78,12 @@ def plan(config: Config, names: Sequence[str]) -> Plan:
     if not names:
         raise UsageError("nothing to forget: expected the ids or paths of videos")
     forgotten = Forgotten(location)
-    again = [name for name in names if forgotten.has_video(name)]
+    # After a crash, also under a name by which the archive does not know it any more.
+    again = [
+        name
+        for name in names
+        if forgotten.has_video(name) or (forgotten.means(_as_id(name)) and not candidates(config, [name])[0])
+    ]
     others = [name for name in names if name not in again]
     asked = tuple(dict.fromkeys([*again, *(find_videos(config, others, "forget") if others else [])]))
     beside = tuple(sorted(_beside(location, asked)))
@@ -232,11 +239,21 @@ def _target(location: str, videos: Sequence[str]) -> Target:
 
 def _remember(location: str, videos: Sequence[str]) -> None:
     """First of all: from here on no scan brings it back, whatever else happens."""
-    contents = [row["file_fingerprint"] for row in _rows(location, "videos", "video_id", videos)]
+    known = _rows(location, "videos", "video_id", videos)
+    if not known:  # done before a crash
+        return
+    contents = [row["file_fingerprint"] for row in known]
     clips = _rows(location, "clips", "video_id", videos)
     whole = {row["video_id"] for row in clips if naming.source_id(row["video_id"]) == row["source_id"]}
     sources = [naming.source_id(video) for video in whole]
-    remember(location, videos=videos, contents=filter(None, contents), sources=sources)
+    ids = [row["video_id"] for row in known]
+    names = [*ids, *map(naming.source_id, ids)]
+    remember(location, videos=ids, names=names, contents=filter(None, contents), sources=sources)
+
+
+def _as_id(written: str) -> str:
+    """A path as ids have it."""
+    return unicodedata.normalize("NFC", naming.encode_path(os.fsencode(written.strip()))).removeprefix("./")
 
 
 def _traces(config: Config, plan: Plan, target: Target) -> Traces:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raydist.clips import naming
 from raydist.forget import events
 from raydist.models.keys import cache_home
 from raydist.report import run_folder
@@ -32,7 +33,7 @@ from raydist.store.erase import Target
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
 _GONE = "(forgotten)"
-_WRITTEN = ("file", "sheet", "keep", "json")
+_WRITTEN = ("file", "names", "sheet", "keep", "json")
 """Entries of a report's details that name a file."""
 _KEPT_FOLDERS = ("adapter", "checkpoints", "tensorboard")
 
@@ -49,10 +50,13 @@ class Traces:
 
     @cached_property
     def _names(self) -> re.Pattern[str]:
-        names = [*self.target.video_ids, *self.paths]
-        every = sorted({form for name in names for form in (name, html.escape(name), quote(name))}, key=len)
+        ids = [*self.target.video_ids, *(_as_listed(video) for video in self.target.video_ids)]
+        # As people write it in lists, of which a report shows a line: with its last folders, or none.
+        ends = {video.split("/", first)[-1] for video in ids for first in range(1, video.count("/") + 1)}
         # Not within a longer name; what follows may be `#t=`, a quotation mark, the end.
-        return re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, every))})(?![\w-]|\.\w)")
+        return re.compile(
+            rf"(?:(?<![\w.-]){_any_of([*ids, *self.paths])}|(?<![\w./-])(?:\./)?{_any_of(ends)})(?![\w-]|\.\w)"
+        )
 
     def are_in(self, text: str) -> bool:
         """Whether a text names one of the videos."""
@@ -61,6 +65,30 @@ class Traces:
     def are_on(self, page: str) -> bool:
         """Whether a page names one of the videos, or shows a caption of it."""
         return self.are_in(page) or any(html.escape(caption) in page for caption in self.captions)
+
+
+def _as_listed(video: str) -> str:
+    """An id with its bytes as the file system has them, instead of `%25` and the like."""
+    return naming.decode_path(video).decode(errors="replace")
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """A pattern of names as they stand in texts, pages, links, JSON, CSV and messages."""
+    forms = {
+        form
+        for name in names
+        for form in (
+            name,
+            html.escape(name),
+            quote(name),
+            json.dumps(name)[1:-1],
+            json.dumps(name, ensure_ascii=False)[1:-1],
+            name.replace('"', '""'),
+            repr(name)[1:-1],
+            json.dumps(repr(name)[1:-1], ensure_ascii=False)[1:-1],
+        )
+    }
+    return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len)))})" if forms else r"(?!)"
 
 
 def trained_on(location: str, target: Target) -> list[str]:
