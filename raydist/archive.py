@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,7 @@ def _queries(
         names = ["vector"] if query.ndim == 1 else [f"vector {number}" for number in range(len(vectors))]
         queries.extend(Query(vector=vector, name=name) for vector, name in zip(vectors, names, strict=True))
     elif query is not None:
-        queries.extend(Query(words=words) for words in query)
+        queries.extend(Query(words=words) for words in _texts(query))
     if image is not None:
         queries.append(Query(image=image))
     if clip is not None:
@@ -162,3 +162,12 @@ def _queries(
     if not queries:
         raise UsageError("nothing to search for: expected words, vectors, image=, clip= or video_file=")
     return queries
+
+
+def _texts(query: Sequence[str]) -> Sequence[str]:
+    if isinstance(query, bytes) or not isinstance(query, Iterable) or not all(isinstance(text, str) for text in query):
+        raise UsageError(
+            f"a query of type {type(query).__name__}: expected a text, a list of texts, or a NumPy array of vectors "
+            "([D] or [Q, D]; `numpy.array(...)` makes one of lists)"
+        )
+    return query

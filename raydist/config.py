@@ -243,9 +243,15 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    lines = []
+    known = known_keys()
+    problems: dict[tuple[str, str], list[str]] = {}
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        meaning = f" ({describe(key)})" if key in known_keys() else ""
-        lines.append(f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): {problem['msg']}{meaning}")
+        # Of a field that takes one of several types, each type has a problem of its own, at `section.field.type`.
+        places = [str(part) for part in problem["loc"]]
+        key = field if (field := ".".join(places[:2])) in known else ".".join(places)
+        problems.setdefault((key, repr(problem["input"])), []).append(problem["msg"])
+    lines = []
+    for (key, value), messages in problems.items():
+        meaning = f" ({describe(key)})" if key in known else ""
+        lines.append(f"{key} = {value} ({origins.get(key, 'default')}): {', or '.join(messages)}{meaning}")
     return "; ".join(lines)

@@ -98,6 +98,7 @@ def test_a_key_like_no_other_says_where_all_are_listed() -> None:
         "decode.cpu_s=inf",
         "max_failed=1.5",
         "search.top=0",
+        "search.min_score=many",
         "roots=x",
     ],
 )
@@ -108,6 +109,7 @@ def test_a_value_out_of_bounds_is_refused_with_key_value_and_origin(change: str)
     assert key in str(caught.value)
     assert value in str(caught.value)
     assert "--set" in str(caught.value)
+    assert str(caught.value).count(key) == 1
 
 
 def test_a_change_without_a_value_is_refused() -> None:

@@ -93,6 +93,9 @@ def test_scan_embed_and_status_are_methods_too(once: Made, tmp_path: Path) -> No
 def test_mistakes_are_told_as_on_the_command_line(once: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to search for"):
         raydist.open(once.location).search()
+    for wrong in ([0.5, 0.5], [np.ones(32)], b"words", 7):
+        with pytest.raises(UsageError, match="NumPy array"):
+            raydist.open(once.location).search(wrong)  # type: ignore[arg-type]
     with pytest.raises(ArchiveError, match="no archive"):
         raydist.open(str(tmp_path / "none")).search("words")
 

@@ -30,7 +30,8 @@ def condition(
     Args:
         config: `archive` and `roots` matter.
         where: SQL over the columns of the clips' table and of `videos`.
-        videos: ids, paths, or ends of ids; `*` and `?` stand for any letters. A clip of any of them passes.
+        videos: ids, paths, or ends of ids; in ids and ends of ids, `*` and `?` stand for any letters. A clip of any of
+            them passes.
         split: `train`, `val`, `test` or `gap`.
         duration: seconds of a clip: `5-60`, `5-` or `-60`.
 
@@ -67,10 +68,15 @@ def _of_duration(text: str) -> str | None:
 
 def _of_videos(config: Config, names: Sequence[str]) -> str:
     location = config.require_archive()
-    patterns = [like("video_id", name) for name in names if "*" in name or "?" in name]
+    patterns = [_fits(name) for name in names if "*" in name or "?" in name]
     for name, pattern in zip([name for name in names if "*" in name or "?" in name], patterns, strict=True):
         if not read.count_rows(location, "videos", pattern):
             raise UsageError(f"--video {name!r} fits no video of the archive: {near_video(location, name)}")
     plain = [name for name in names if "*" not in name and "?" not in name]
     ids = find_videos(config, plain, "--video")
     return " OR ".join([*patterns, *([is_in("video_id", ids)] if ids else [])])
+
+
+def _fits(pattern: str) -> str:
+    """A pattern of whole ids, or of their ends from some folder on."""
+    return f"({like('video_id', pattern)} OR {like('video_id', f'*/{pattern}')})"

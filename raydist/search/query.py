@@ -114,7 +114,7 @@ class Asker:
 
         Raises:
             ClipError: a clip that has none.
-            ModelError, StoreError: words or a picture, and the encoder is not here.
+            ModelError, StoreError: words or a picture, and the encoder is not here; or a vector of another width.
             SourceError: a file that cannot be read.
             UsageError: an empty query.
         """
@@ -123,6 +123,13 @@ class Asker:
         if words:
             for index, vector in zip(words, self.texts([queries[index].words or "" for index in words]), strict=True):
                 vectors[index] = vector
+        width = read.need_table(self._location, self._table).schema.field("vector").type.list_size
+        for vector in vectors:
+            if vector is not None and len(vector) != width:
+                raise StoreError(
+                    f"a query vector of {len(vector)} numbers: table {self._table!r} holds {width}-d vectors, those of "
+                    f"{self._model.name!r}"
+                )
         return np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

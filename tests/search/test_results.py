@@ -190,6 +190,7 @@ def test_filters_as_options_are_those_of_sql(once: Made) -> None:
     assert videos(videos=["0003", str(once.folder / "0007.mp4")]) == {"films/0003.mp4", "films/0007.mp4"}
     assert videos(videos=["films/000?.mp4"]) == {f"films/{number:04}.mp4" for number in range(1, 10)}
     assert videos(videos=["*1.mp4", "0002"]) == {name for name in whole if name[-5] == "1"} | {"films/0002.mp4"}
+    assert videos(videos=["000?.mp4"]) == videos(videos=["films/000?.mp4"])  # from some folder on, as names do
     lengths = {row["video_id"]: row["duration_s"] for row in rows(once.archive, "clips")}
     middle = sorted(lengths.values())[COUNT // 2]
     assert videos(duration=f"{middle}-") == {name for name in whole if lengths[name] >= middle}

@@ -161,6 +161,9 @@ def test_empty_words_are_refused(once: Made) -> None:
 def test_vectors_of_another_width_are_refused(once: Made) -> None:
     with fails_with(StoreError, "32-d", "7"):
         once.search(Query(vector=np.ones(7, np.float32)))
+    for queries in ([Query(vector=np.ones(7))], [Query(vector=np.ones(DIM)), Query(vector=np.ones(7))]):
+        with fails_with(StoreError, "32-d", "7"):  # with moments, too, and among others
+            search.run(configure(once.archive, ""), queries)
     for bad in (np.zeros(DIM), np.full(DIM, np.nan), np.ones((2, DIM))):
         with pytest.raises(UsageError, match="query vector"):
             once.search(Query(vector=bad))
