@@ -16,7 +16,7 @@ import pytest
 from archives import configure, encode, fails_with, made, rows, scanned, videos, write_viclip
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from raydist import caption, cli, export, forget, index, metrics, report, scan, search
+from raydist import caption, cli, export, forget, index, metrics, report, scan, search, sheets
 from raydist.clips import naming
 from raydist.clips.naming import clip_key
 from raydist.config import Config
@@ -286,12 +286,17 @@ def test_what_runs_kept_of_it_goes_and_their_adapters_are_named(once: Made) -> N
     page = once.archive / "runs" / "eval-1"
     page.mkdir()
     (page / "report.html").write_text(f"<p>a page with {WORDS}</p>")
+    sheets_of = {name: once.archive / f"{name}.png" for name in ("secret", "other")}
+    for name, clip in (("secret", f"{SECRET}#t=0,1"), ("other", "v/v000.mp4#t=0,1")):
+        hit = sheets.Hit(clip_id=clip, score=0.5, start_s=0, end_s=1)
+        sheets_of[name].write_bytes(sheets.picture_sheet("hits", [sheets.Row(query="a film", hits=[hit])]))
     (page / "queries.csv").write_text(f'query,right\n"{WORDS}","{SECRET}#t=0,1"\nfilm,"v/v000.mp4#t=0,1"\n')
     worse = [{"query": "film", "right": ["v/v000.mp4#t=0,1"]}, {"query": WORDS, "right": [f"{SECRET}#t=0,1"]}]
     document = {"details": {"got_worse": worse, "unread": [f"{SECRET}#t=0,1"], "path": str(once.folder / "v001.mp4")}}
     (page / "report.json").write_text(json.dumps(document))
     result = forgotten(once.config, SECRET)
     assert not (page / "report.html").exists()
+    assert [name for name, file in sheets_of.items() if file.exists()] == ["other"]
     assert (page / "queries.csv").read_text().splitlines() == [
         "query,right",
         '"film","v/v000.mp4#t=0,1"'.replace('"film"', "film"),

@@ -32,6 +32,7 @@ from raydist.store.erase import Target
 
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
+_SHEETS = (".html", ".htm", ".png")
 _GONE = "(forgotten)"
 _WRITTEN = ("file", "names", "sheet", "keep", "json")
 """Entries of a report's details that name a file."""
@@ -146,12 +147,12 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _pages(location: Path) -> Iterator[Path]:
-    """Pages in the archive's folder beside its tables and runs, such as the demo's."""
+    """Sheets in the archive's folder beside its tables and runs, such as the demo's."""
     for folder in location.iterdir():
-        if folder.suffix in (".html", ".htm"):
+        if folder.is_dir() and folder.suffix != ".lance" and folder.name != "runs":
+            yield from (file for file in folder.glob("**/*") if file.suffix in _SHEETS)
+        elif folder.suffix in _SHEETS:
             yield folder
-        elif folder.is_dir() and folder.suffix != ".lance" and folder.name != "runs":
-            yield from folder.glob("**/*.html")
 
 
 def _shows(run: Path, target: Target) -> bool:
@@ -166,7 +167,11 @@ def _redacted(file: Path, traces: Traces) -> bool:
     if suffix in _WHOLE:
         beside = [other for other in file.parent.iterdir() if other.suffix.lower() in (".json", ".csv", ".jsonl")]
         is_page = suffix in (".html", ".htm")
-        if traces.are_on(_read(file)) if is_page else any(traces.are_in(_read(other)) for other in beside):
+        # A sheet that is a picture bears the names of its clips; of others, lists beside them tell.
+        named = is_page or suffix == ".png"
+        if (named and traces.are_on(_read(file))) or (
+            not is_page and any(traces.are_in(_read(other)) for other in beside)
+        ):
             file.unlink()
             return True
         return False

@@ -10,7 +10,7 @@ from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.meant import find_videos, near_video
 from raydist.store import read
-from raydist.store.sql import all_of, equals, is_in, like
+from raydist.store.sql import all_of, equals, is_in, like, whole
 
 SPLITS = ("train", "val", "test", "gap")
 
@@ -37,11 +37,12 @@ def condition(
 
     Raises:
         UsageError: a video that the archive does not hold, another split, or no range.
+        StoreError: brackets or quotes of `where` that do not match.
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split!r}: expected one of {', '.join(SPLITS)}")
     return all_of(
-        where,
+        whole(where) if where else None,
         _of_videos(config, videos) if videos else None,
         equals("split", split) if split else None,
         _of_duration(duration) if duration else None,

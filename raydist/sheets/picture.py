@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from raydist.sheets.letters import cleaned, font_for, fonts, lines
 from raydist.sheets.page import Hit, Row, fitted, time_code
@@ -15,6 +16,9 @@ _MARGIN_PX, _GAP_PX, _BETWEEN_PX = 24, 12, 28
 _FRAME_WIDTH_PX, _FRAME_HEIGHT_PX, _FRAMES = 192, 144, 4
 _TITLE_PT, _QUERY_PT, _FIGURE_PT, _TEXT_PT, _NAME_PT = 34, 26, 22, 19, 15
 _INK, _GREY, _LINE, _PAPER = (28, 29, 34), (104, 106, 117), (222, 222, 228), (255, 255, 255)
+CLIPS = "raydist:clip"
+"""Text entries of the file: the ids of the clips on it."""
+
 MAX_HEIGHT_PX = 60_000
 """A PNG of more is one that few programs open."""
 
@@ -39,7 +43,10 @@ def picture_sheet(title: str, rows: Sequence[Row]) -> bytes:
         page.paste(block, (_MARGIN_PX, top))
         top += block.height + _BETWEEN_PX
     file = io.BytesIO()
-    page.save(file, "PNG", optimize=True)
+    shown = PngInfo()
+    for name in dict.fromkeys(hit.clip_id for row in rows for hit in row.hits):
+        shown.add_itxt(CLIPS, name)
+    page.save(file, "PNG", optimize=True, pnginfo=shown)
     return file.getvalue()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from raydist.errors import StoreError
+
 Value = str | int | float | bool | datetime | None
 
 
@@ -93,6 +95,31 @@ def between(column: str, low: int | None, high: int | None) -> str:
     if high is not None:
         parts.append(f"{quote_name(column)} <= {quote_sql(high)}")
     return " AND ".join(parts)
+
+
+def whole(condition: str) -> str:
+    """A condition as a person wrote it, if it may stand in brackets beside others.
+
+    Raises:
+        StoreError: if it closes brackets or quotes that it did not open, or leaves some open.
+    """
+    depth, quote, bare = 0, "", ""
+    for letter in condition:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'`\"":
+            quote = letter
+        else:
+            bare += letter
+            depth += {"(": 1, ")": -1}.get(letter, 0)
+            if depth < 0:
+                break
+    if depth or quote or "--" in bare or "/*" in bare:
+        raise StoreError(
+            f"cannot filter by {condition!r}: expected one SQL condition with as many closing brackets and quotes as "
+            "opening ones, and no comment"
+        )
+    return condition
 
 
 def all_of(*conditions: str | None) -> str | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from raydist import caption, cli, embed, load_encoder, scan, search
 from raydist.demo import films
 from raydist.demo.films import Film
-from raydist.errors import ArchiveError, ClipError, SourceError, UsageError
+from raydist.errors import ArchiveError, ClipError, SourceError, StoreError, UsageError
 from raydist.search import Query, cutoff, page
 from raydist.search.narrow import condition
 from raydist.store import commit, read
@@ -199,6 +199,8 @@ def test_filters_as_options_are_those_of_sql(once: Made) -> None:
     assert videos(split="test") == {name for name in whole if splits[name] == "test"}
     red = {f"films/{film.file.name}" for film in once.chosen if film.shown.colour == "red"}
     assert videos(where="colour = 'red'", duration="0-") == red
+    with fails_with(StoreError, "closing brackets"):
+        videos(where="TRUE) OR (TRUE", duration="0-")
     assert videos(where="colour = 'red' OR stars = 1", videos=["films/0002.mp4"]) == {"films/0002.mp4"}
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store import tables
 
+from raydist.errors import StoreError
 from raydist.store import commit, read, schema, sql
 
 
@@ -83,3 +84,14 @@ def test_a_beginning_is_compared_as_it_is(archive: str, start: str) -> None:
 def test_what_is_not_among_values_is_everything_else(archive: str) -> None:
     assert read.count_rows(archive, "clips", sql.not_in("split", ["it's", "x"])) == 2
     assert read.count_rows(archive, "clips", sql.not_in("split", [])) == 3
+
+
+@pytest.mark.parametrize("escape", ["TRUE) OR (TRUE", "split = 'x", "(TRUE", "TRUE -- ", "TRUE /* ", "`split = 'x'"])
+def test_a_condition_cannot_leave_its_brackets(escape: str) -> None:
+    with pytest.raises(StoreError, match="closing brackets and quotes"):
+        sql.whole(escape)
+
+
+@pytest.mark.parametrize("fine", ["(a = 1) OR (b = ')')", "split = '-- it''s /* x'", "`a(b` = 1"])
+def test_brackets_and_dashes_in_quotes_are_text(fine: str) -> None:
+    assert sql.whole(fine) == fine
