@@ -18,6 +18,11 @@ from raydist.dedup.views import GRID
 
 _AGREES = 0.6
 """Correlation from which two pictures speak for a stretch rather than against it."""
+_APART = 0.4
+"""Correlation under which two pictures are of other things,"""
+_HOLE = 4
+"""and so many of them in a row, if they are a tenth of the samples too, a hole: an overlap ends there, for the other
+does not show what lies in it."""
 _CUT = 0.7
 """Correlation of neighbouring pictures under which a cut lies between them."""
 _BLOCKS = 6
@@ -100,10 +105,13 @@ def along(
         return None
     met_NF = _between(others_UF, times_U, targets[inside])
     own_NF = ones_TF[inside]
-    shown_N = np.any(own_NF, axis=1) & np.any(met_NF, axis=1)
+    bare_N, met_bare_N = ~np.any(own_NF, axis=1), ~np.any(met_NF, axis=1)
+    shown_N = ~(bare_N | met_bare_N)
     alone_NF, met_alone_NF = _without_overlay(own_NF, met_NF)
     alike_N = (alone_NF * met_alone_NF).sum(axis=1)
-    first, last = _stretch(np.where(shown_N, alike_N - _AGREES, 0.0))
+    holes_N = _holes(np.where(shown_N, alike_N < _APART, bare_N != met_bare_N))
+    gains_N = np.where(shown_N, alike_N - _AGREES, 0.0)
+    first, last = _stretch(np.where(holes_N, -float(len(inside)), gains_N))
     if times_T[inside[last]] - times_T[inside[first]] + step_s < shortest_s:
         return None
     kept = np.arange(first, last + 1)[shown_N[first : last + 1]]
@@ -201,6 +209,14 @@ def _between(
     across = (features_UF[left] * features_UF[right]).sum(axis=1) < 0.7
     weights: NDArray[np.float32] = np.where(across, np.round(share), share).astype(np.float32)[:, None]
     return _unit((np.float32(1) - weights) * features_UF[left] + weights * features_UF[right])
+
+
+def _holes(apart_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Samples in long runs of those that are apart."""
+    starts = np.flatnonzero(np.diff(apart_N, prepend=~apart_N[:1]))
+    lengths = np.diff(starts, append=len(apart_N))
+    holes_N: NDArray[np.bool_] = apart_N & np.repeat(lengths >= max(_HOLE, len(apart_N) // 10), lengths)
+    return holes_N
 
 
 def _stretch(gains_N: NDArray[np.floating]) -> tuple[int, int]:

@@ -92,6 +92,17 @@ def test_a_clip_of_which_only_the_end_is_shared_says_so() -> None:
     assert (found.b_from_s, found.b_to_s) == (pytest.approx(18, abs=0.6), pytest.approx(30, abs=0.6))
 
 
+@pytest.mark.parametrize("near", [None, Line(speed=1.0, shift_s=0.0)])
+@pytest.mark.parametrize("black", [False, True])
+def test_an_overlap_ends_where_other_pictures_were_put_in(near: Line | None, black: bool) -> None:
+    whole, other = FILM.trace(0, 30), noisy(FILM.trace(0, 30), 3)
+    put_in = Film(9, 9).trace(0, 5).pictures_TSS
+    other.pictures_TSS[22:32] = 0 if black else put_in
+    found = verdict(whole, other, near)
+    assert found.kind == "copy"
+    assert (found.a_from_s, found.a_to_s) == (pytest.approx(16, abs=0.6), pytest.approx(30, abs=0.6))
+
+
 def test_a_short_overlap_counts_beside_a_copy_only() -> None:
     a, b = FILM.trace(0, 30), FILM.trace(0, 30, shift_s=27.5)
     found = verdict(a, b, near=Line(speed=1.0, shift_s=-27.5))
