@@ -2,7 +2,7 @@
 
 Reads   `embeddings_<model_key>`, `signatures`, `videos`, `decisions`, and frames of candidate pairs
 Writes  `traces`, `duplicates_<model_key>`, `overlaps_<model_key>`, `groups_<model_key>`, `joined_<model_key>`,
-        `decisions`; `runs/dedup-<time>/`: report.json, dedup.json, dedup.html, groups.csv, keep.txt
+        `decisions`; `runs/dedup-<time>/`: report.json, dedup.json, dedup.html, groups.csv, keep.txt, keep0.txt
 Again   safe after any crash: clips that are joined are not joined again, pairs that are known not read again, none is
         stored twice. Nothing of a person's is ever deleted
 """

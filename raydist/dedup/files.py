@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist import address
 from raydist.clips.naming import locate
 from raydist.store import read
 
@@ -23,7 +25,7 @@ class Redundant:
     """On this machine; bytes that are not UTF-8 are surrogates."""
     bytes: int
     may_go: bool
-    """Whether every clip of it, embedded or not, is shown by a kept clip."""
+    """Whether every clip of it, embedded or not, is shown by a kept clip, and it is not the very file that stays."""
     spans_s: tuple[tuple[float, float], ...]
     """Its dropped clips; stretches that touch are one."""
     shown_by: tuple[str, ...]
@@ -72,15 +74,34 @@ def redundant(
     return sorted(found, key=lambda file: (not file.may_go, file.video_id))
 
 
+def without_standing(found: Iterable[Redundant], paths: Iterable[str]) -> list[Redundant]:
+    """The files, those that may go first; one that stands at a path or that a link there leads to may not.
+
+    Args:
+        paths: of files that stay.
+    """
+    staying = set(map(_led_to, paths))
+    checked = (replace(file, may_go=False) if file.path in staying else file for file in found)
+    return sorted(checked, key=lambda file: (not file.may_go, file.video_id))
+
+
+def _led_to(path: str) -> str:
+    """The file that a link is for; else the path itself."""
+    return os.path.realpath(path) if not address.is_address(path) and os.path.islink(path) else path
+
+
 def to_keep(location: str, found: Sequence[Redundant], places: Mapping[str, str]) -> list[str]:
     """Paths of all files of the archive but for those that may go, sorted; those that failed are among them."""
     going = {file.video_id for file in found if file.may_go}
-    paths = []
+    return sorted(path for video_id, path in paths(location, places) if video_id not in going)
+
+
+def paths(location: str, places: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(video id, path) of all files of an archive but for those that vanished."""
     for batch in read.scan_batches(location, "videos", ["video_id", "root", "path", "state"]):
         for row in batch.to_pylist():
-            if row["state"] != "vanished" and row["video_id"] not in going:
-                paths.append(locate(places[row["root"]], row["path"]))
-    return sorted(paths)
+            if row["state"] != "vanished":
+                yield row["video_id"], locate(places[row["root"]], row["path"])
 
 
 def _named(key: int, archive: str, kept_videos: Mapping[tuple[int, str], str]) -> str:

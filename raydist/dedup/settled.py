@@ -64,6 +64,10 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     _replace(location, schema.GROUPS + model_key, grouped, schema.GROUPED)
     _replace(location, schema.OVERLAPS + model_key, overlaps, schema.VIDEO_OVERLAPS)
     redundant = files.redundant(location, grouped, _kept_videos(clips, kept, reference.name), places)
+    if reference.name:
+        theirs = files.paths(reference.location, roots.places(reference.location, {}))
+        redundant = files.without_standing(redundant, (path for _, path in theirs))
+    redundant = files.without_standing(redundant, files.to_keep(location, redundant, places))
     found.seconds["decide"] = time.monotonic() - began
     details = _figures(found, stored, counting, grouped, rules.threshold, reference.name)
     details["model_key"] = model_key

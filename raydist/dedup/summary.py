@@ -81,8 +81,9 @@ def file_row(file: Redundant) -> dict[str, Any]:
 
 
 def write_keep(folder: Path, paths: Sequence[str]) -> Path:
-    """The files to keep, a path a line, in the bytes of the file system."""
+    """The files to keep, a path a line, in the bytes of the file system; in `keep0.txt` a path ends with a NUL."""
     file = folder / "keep.txt"
+    (folder / "keep0.txt").write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
     file.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in paths))
     return file
 

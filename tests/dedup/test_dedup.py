@@ -193,6 +193,25 @@ def test_the_reference_always_stays(archive: Path, films: Path, model: Path, tmp
     }
 
 
+def test_a_file_never_goes_because_it_is_itself_elsewhere(archive: Path, films: Path, tmp_path: Path) -> None:
+    twin = Path(shutil.copytree(archive, tmp_path / "twin"))
+    report = deduped(archive, against=str(twin))
+    assert report.counts["redundant"] > 0
+    assert not any(file["may_go"] for file in report.details["files"])
+    assert len(Path(report.details["keep"]).read_text().splitlines()) == len(list(films.iterdir()))
+
+
+def test_what_a_kept_link_leads_to_stays(cluster: None, tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "in"
+    target = shoot(folder, "line\nbreak.mp4", film(5, 10))
+    (folder / "a.mp4").symlink_to(target)
+    report = deduped(filled(tmp_path / "archive", folder, model))
+    assert report.counts["redundant"] == 1
+    assert not any(file["may_go"] for file in report.details["files"])
+    listed = Path(report.details["keep"]).with_name("keep0.txt").read_bytes()
+    assert listed == b"".join(bytes(path) + b"\0" for path in (folder / "a.mp4", target))
+
+
 def test_pairs_of_a_file_that_changed_are_found_anew(archive: Path, films: Path, model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(films, tmp_path / "in"))
     scan.run(settings_for(archive), scan.Request(moved=(str(films), str(folder))))
