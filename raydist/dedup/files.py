@@ -85,6 +85,21 @@ def without_standing(found: Iterable[Redundant], paths: Iterable[str]) -> list[R
     return sorted(checked, key=lambda file: (not file.may_go, file.video_id))
 
 
+def without_lost(found: Iterable[Redundant], places: Mapping[str, str]) -> list[Redundant]:
+    """The files, those that may go first; one that is shown by a file which is not there any more may not.
+
+    Args:
+        places: path of each file that stays, by what `shown_by` calls it.
+    """
+
+    def is_there(name: str) -> bool:
+        path = places.get(name, "")
+        return address.is_address(path) or os.path.exists(path)
+
+    checked = (replace(file, may_go=file.may_go and all(map(is_there, file.shown_by))) for file in found)
+    return sorted(checked, key=lambda file: (not file.may_go, file.video_id))
+
+
 def _led_to(path: str) -> str:
     """The file that a link is for; else the path itself."""
     return os.path.realpath(path) if not address.is_address(path) and os.path.islink(path) else path

@@ -64,9 +64,12 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     _replace(location, schema.GROUPS + model_key, grouped, schema.GROUPED)
     _replace(location, schema.OVERLAPS + model_key, overlaps, schema.VIDEO_OVERLAPS)
     redundant = files.redundant(location, grouped, _kept_videos(clips, kept, reference.name), places)
+    staying = dict(files.paths(location, places))
     if reference.name:
-        theirs = files.paths(reference.location, roots.places(reference.location, {}))
-        redundant = files.without_standing(redundant, (path for _, path in theirs))
+        theirs = dict(files.paths(reference.location, roots.places(reference.location, {})))
+        redundant = files.without_standing(redundant, theirs.values())
+        staying |= {f"{reference.name}: {video}": path for video, path in theirs.items()}
+    redundant = files.without_lost(redundant, staying)
     redundant = files.without_standing(redundant, files.to_keep(location, redundant, places))
     found.seconds["decide"] = time.monotonic() - began
     details = _figures(found, stored, counting, grouped, rules.threshold, reference.name)

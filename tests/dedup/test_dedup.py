@@ -18,6 +18,7 @@ from films import CHANGES, CLIP_S, LATE_S, RATE, deduped, filled, film, kept, se
 import raydist
 from raydist import dedup, scan
 from raydist.cli import cli
+from raydist.dedup import files
 from raydist.errors import ArchiveError, StoreError, UsageError
 from raydist.records import Report
 from raydist.store import lease, read
@@ -210,6 +211,14 @@ def test_what_a_kept_link_leads_to_stays(cluster: None, tmp_path: Path, model: P
     assert not any(file["may_go"] for file in report.details["files"])
     listed = Path(report.details["keep"]).with_name("keep0.txt").read_bytes()
     assert listed == b"".join(bytes(path) + b"\0" for path in (folder / "a.mp4", target))
+
+
+def test_a_file_whose_pictures_are_in_a_lost_one_stays(tmp_path: Path) -> None:
+    known: dict[str, Any] = {"path": "p", "bytes": 1, "may_go": True, "spans_s": ()}
+    found = [files.Redundant(video_id=name, shown_by=(f"of {name}",), **known) for name in ("a", "b")]
+    (tmp_path / "there").touch()
+    checked = files.without_lost(found, {"of a": str(tmp_path / "gone"), "of b": str(tmp_path / "there")})
+    assert [(file.video_id, file.may_go) for file in checked] == [("b", True), ("a", False)]
 
 
 def test_pairs_of_a_file_that_changed_are_found_anew(archive: Path, films: Path, model: Path, tmp_path: Path) -> None:
