@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from raydist.cli.common import Resolve, as_json, cli, finish, print_json, settings, with_adapter
+from raydist.cli.common import Resolve, again, as_json, cli, finish, print_json, settings, with_adapter
 from raydist.errors import UsageError
 
 _SAYS = ("decisions", "different", "same", "keep")
@@ -29,6 +29,7 @@ _SAYS = ("decisions", "different", "same", "keep")
 @click.option("--by", default="", metavar="NAME", help="Who decides. [default: the user]")
 @click.option("--model", metavar="M", help="The model whose vectors are compared. [default: the archive's only one]")
 @with_adapter
+@again
 @as_json
 @settings
 def dedup(
@@ -50,7 +51,9 @@ def dedup(
         dedup__threshold=threshold, dedup__drop=drop, dedup__read=read, embed__model=model, embed__adapter=adapter
     ).config
     if sweep:
-        extra = [f"--{name}" for name in (*_SAYS, "against") if request[name]] + ["--pairs"] * with_pairs
+        extra = [f"--{name.replace('_', '-')}" for name in (*_SAYS, "against", "retry_failed") if request[name]] + [
+            "--pairs"
+        ] * with_pairs
         if extra:
             raise UsageError(f"--sweep only shows what thresholds would give: leave out {', '.join(extra)}")
         finish(stage.sweep(config, request["sheet"]), config, as_json, stage)

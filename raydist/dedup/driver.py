@@ -65,7 +65,7 @@ def run(config: Config, request: Request) -> Report:
         stale.repair_unless_scanning(location)
         _sweep_scratch(location, held)
         try:
-            found = _pairs(config, model, reference, folder / _SCRATCH)
+            found = _pairs(config, model, reference, folder / _SCRATCH, retry_failed=request.retry_failed)
         except KeyboardInterrupt:
             talk.print("stopped; clips that were read again are kept, `raydist dedup` goes on from there")
             raise
@@ -114,7 +114,7 @@ def _sweep_scratch(location: str, held: lease.Lease) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path) -> Found:
+def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path, *, retry_failed: bool) -> Found:
     """Join what is new, read its pairs, and commit: pairs first, then which clips they are complete for."""
     location, threshold = config.require_archive(), config.dedup.threshold
     stored = Pairs(location, model.model_key, reference.location, reference.name)
@@ -134,7 +134,7 @@ def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path) -
         found = Found(joined=joined, clips=joined.keys.num_rows + (0 if known is None else known.num_rows))
         found.seconds["join"] = time.monotonic() - began
         began = time.monotonic()
-        _read_pairs(config, model, reference, stored, edges_of(joined))
+        _read_pairs(config, model, reference, stored, edges_of(joined), retry_failed=retry_failed)
         found.seconds["read"] = time.monotonic() - began
     if not reference.name:
         clips.add(_with_crowds(location, joined), threshold)
@@ -147,7 +147,9 @@ def _is_complete(location: str, table: str, known: pa.Table) -> bool:
     return bool(np.isin(keys, known["clip_key"].to_numpy()).all())
 
 
-def _read_pairs(config: Config, model: Stored, reference: Reference, stored: Pairs, edges: pa.Table) -> None:
+def _read_pairs(
+    config: Config, model: Stored, reference: Reference, stored: Pairs, edges: pa.Table, *, retry_failed: bool
+) -> None:
     """Read the pairs that were not read before, and store them."""
     edges = stored.unknown(edges)
     if not config.dedup.read:
@@ -156,9 +158,12 @@ def _read_pairs(config: Config, model: Stored, reference: Reference, stored: Pai
         return
     before = stored.load(where=sql.equals("archive_b", reference.name))
     not_yet = pc.equal(before["kind"], "unread")
-    again = before.filter(not_yet).select(edges.schema.names).cast(edges.schema)
-    wanted, known = pa.concat_tables([edges, again]), before.filter(pc.invert(not_yet))
-    verified = read.verify(config, model.model_key, wanted, against=reference.location, known=known)
+    again = before.filter(not_yet).select([*edges.schema.names, "found_by"])
+    new = edges.append_column("found_by", pa.repeat(pa.scalar("vectors"), edges.num_rows))
+    wanted, known = pa.concat_tables([new.cast(again.schema), again]), before.filter(pc.invert(not_yet))
+    verified = read.verify(
+        config, model.model_key, wanted, against=reference.location, known=known, retry_failed=retry_failed
+    )
     name = pa.repeat(pa.scalar(reference.name), verified.num_rows)
     verified = verified.set_column(verified.schema.get_field_index("archive_b"), "archive_b", name)
     stored.add(by_first(verified), instead=bool(again.num_rows))
@@ -176,7 +181,7 @@ def _finished(report: Report, found: Found, failed: Counter[str], seconds: float
     joined = found.joined
     steps = ", ".join(f"{step} {took:,.1f} s" for step, took in found.seconds.items())
     new = joined.keys.num_rows
-    share = f"; {joined.share:.1%} of the pairs that they could make were computed" if new else ""
+    share = f"; {min(1, joined.share):.1%} of the pairs that they could make were computed" if new else ""
     notes = [f"{new:,} clips were new{share}; {steps}"]
     if joined.left_out:
         notes.append(

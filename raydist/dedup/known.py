@@ -180,7 +180,7 @@ class JoinedClips:
             None where all clips are to be joined: nothing is known, or it is known at another threshold.
         """
         columns = ["clip_key", "fingerprint", "crowd"]
-        batches = list(read.scan_batches(self.location, self.table, columns, where=_joined_at(threshold)))
+        batches = list(read.scan_batches(self.location, self.table, columns, where=joined_at(threshold)))
         if not batches:
             return None
         rows = pa.Table.from_batches(batches)
@@ -192,7 +192,7 @@ class JoinedClips:
         names = list(zip(gone["clip_key"].to_pylist(), gone["fingerprint"].to_pylist(), strict=True))
         for start in range(0, len(names), _KEYS_A_DELETE):
             which = sql.pairs_in("clip_key", "fingerprint", names[start : start + _KEYS_A_DELETE])
-            commit.delete(self.location, self.table, sql.all_of(which, _joined_at(threshold)) or "FALSE")
+            commit.delete(self.location, self.table, sql.all_of(which, joined_at(threshold)) or "FALSE")
         return rows.filter(kept) if kept.any() else None
 
     def add(self, new: pa.Table, threshold: float) -> None:
@@ -210,10 +210,11 @@ class JoinedClips:
         )
         committer = commit.Committer(self.location, self.table, schema.JOINED_CLIPS)
         fragments = commit.write_fragments(self.location, self.table, rows, schema.JOINED_CLIPS)
-        committer.commit(fragments, delete_where=sql.not_true(_joined_at(threshold)))
+        committer.commit(fragments, delete_where=sql.not_true(joined_at(threshold)))
 
 
-def _joined_at(threshold: float) -> str:
+def joined_at(threshold: float) -> str:
+    """The rows of `JoinedClips` of that threshold, as SQL."""
     return f"{sql.quote_name('threshold')} = CAST({sql.quote_sql(threshold)} AS FLOAT)"
 
 

@@ -33,13 +33,21 @@ _VIEWS = 96
 
 
 def verify(
-    config: Config, model_key: str, pairs: pa.Table, *, against: str = "", known: pa.Table | None = None
+    config: Config,
+    model_key: str,
+    pairs: pa.Table,
+    *,
+    against: str = "",
+    known: pa.Table | None = None,
+    retry_failed: bool = False,
 ) -> pa.Table:
     """Read pairs again, and those that signatures and neighbours add.
 
     Args:
         model_key: whose vectors give the similarity of pairs that were found otherwise.
-        pairs: `a`, `b` (clip keys; b of the archive `against`, if one is named) and `similarity`.
+        pairs: `a`, `b` (clip keys; b of the archive `against`, if one is named) and `similarity`;
+            `found_by` where not all were found by their vectors.
+        retry_failed: try clips again that did not decode in an earlier run.
         known: rows of `schema.PAIRS` of earlier runs on the same archives: such pairs are not read again, and clips
             beside copies among them are candidates.
 
@@ -47,7 +55,7 @@ def verify(
         Rows of `schema.PAIRS`: every given pair that is not known and whose clips are there, and the pairs that were
         found. `different` stands only on found ones: store it too, so that `known` holds it.
     """
-    reading = _Reading(config, model_key, against, known)
+    reading = _Reading(config, model_key, against, known, retry_failed=retry_failed)
     todo = reading.given(pairs)
     todo += reading.candidates(by_signatures(config.require_archive(), against), "signatures")
     todo += reading.beside(reading.seeds(), reach=1)
@@ -102,9 +110,13 @@ class _Archive:
 class _Reading:
     """What is known so far of all pairs."""
 
-    def __init__(self, config: Config, model_key: str, against: str, known: pa.Table | None) -> None:
+    def __init__(
+        self, config: Config, model_key: str, against: str, known: pa.Table | None, *, retry_failed: bool
+    ) -> None:
         location = config.require_archive()
         self._config, self._model_key, self._against = config, model_key, against
+        self._retry_failed = retry_failed
+        self._failed: set[traces.Key] = set()
         self._a = _Archive(location, roots.places(location, config.roots))
         self._b = _Archive(against, roots.places(against, {})) if against else self._a
         rows = [] if known is None else known.to_pylist()
@@ -127,9 +139,16 @@ class _Reading:
         """The pairs that were found by their vectors."""
         keys = list(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
         similar = dict(zip(keys, pairs["similarity"].to_pylist(), strict=True))
+        by = pairs["found_by"].to_pylist() if "found_by" in pairs.column_names else ["vectors"] * len(keys)
+        found_by = dict(zip(keys, by, strict=True))
         jobs = self.candidates(keys, "vectors")
         return [
-            _Job(a=job.a, b=job.b, found_by="vectors", similarity=similar.get(pair, similar.get(pair[::-1])))
+            _Job(
+                a=job.a,
+                b=job.b,
+                found_by=found_by.get(pair) or found_by.get(pair[::-1]) or "vectors",
+                similarity=similar.get(pair, similar.get(pair[::-1])),
+            )
             for job in jobs
             for pair in [(job.a.clip_key, job.b.clip_key)]
         ]
@@ -196,7 +215,9 @@ class _Reading:
         jobs = list({(job.a.clip_key, job.b.clip_key): job for job in reversed(jobs)}.values())
         jobs.sort(key=lambda job: (job.a.video_id, job.b.video_id, job.a.start_ms, job.b.start_ms))
         clips = {clip.key: clip for job in jobs for clip in (job.a, job.b)}
-        traces.ensure(self._config, clips.values(), resources)
+        # What failed in this run is not tried once more in its next round.
+        wanted = [clip for key, clip in clips.items() if key not in self._failed]
+        self._failed |= set(traces.ensure(self._config, wanted, resources, retry_failed=self._retry_failed))
         copies = []
         with bar("comparing pairs", len(jobs)) as progress:
             for part, verdicts in _compared(self._a.location, jobs):

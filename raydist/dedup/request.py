@@ -27,6 +27,8 @@ class Request:
     """A list of such decisions."""
     by: str = ""
     """Who says so; empty: the user."""
+    retry_failed: bool = False
+    """Try clips again that could not be read in an earlier run."""
     sheet: str | None = None
     """Where the review sheet goes; None: into the run's folder."""
 

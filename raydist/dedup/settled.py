@@ -22,7 +22,7 @@ from raydist.config import Config
 from raydist.dedup import decisions, files, groups, page, statements, summary
 from raydist.dedup.decisions import Said
 from raydist.dedup.keepers import Kept
-from raydist.dedup.known import Pairs, Reference
+from raydist.dedup.known import Pairs, Reference, joined_at
 from raydist.dedup.request import Request
 from raydist.dedup.spread import Joined
 from raydist.records import Report
@@ -55,7 +55,7 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     copies = _among(table.load(where=sql.equals("kind", "copy")), counting)
     overlaps = statements.overlaps(copies)
     counting = _bridged(counting, copies, overlaps)
-    crowds = _crowds(location, model_key)
+    crowds = _crowds(location, model_key, rules.threshold)
     clips = _clips(location, reference, counting, crowds)
     graph = groups.graph_of(clips, counting, crowds, said, rules)
     alike = _Alike(location, schema.embeddings_table(model_key), rules.threshold)
@@ -72,7 +72,7 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     redundant = files.without_lost(redundant, staying)
     redundant = files.without_standing(redundant, files.to_keep(location, redundant, places))
     found.seconds["decide"] = time.monotonic() - began
-    details = _figures(found, stored, counting, grouped, rules.threshold, reference.name)
+    details = _figures(found, stored, counting, grouped, crowds, rules.threshold, reference.name)
     details["model_key"] = model_key
     details |= {"overlaps": overlaps.drop_columns(["at"]).to_pylist(), "files": list(map(summary.file_row, redundant))}
     folder = run_folder(location, name)
@@ -142,7 +142,13 @@ def _current_keys(location: str, keys: set[int]) -> set[int]:
 
 
 def _figures(
-    found: Found, stored: pa.Table, counting: pa.Table, grouped: pa.Table, threshold: float, archive_b: str
+    found: Found,
+    stored: pa.Table,
+    counting: pa.Table,
+    grouped: pa.Table,
+    crowds: pa.Table,
+    threshold: float,
+    archive_b: str,
 ) -> dict[str, Any]:
     joined = found.joined
     over = pc.greater_equal(stored["similarity"], pa.scalar(threshold, pa.float32()))
@@ -150,11 +156,8 @@ def _figures(
     kinds = Counter(counting["kind"].to_pylist())
     return {
         "clips": found.clips,
-        # Of crowds, only the pairs of pivots are stored.
-        "pairs": written
-        + joined.pairs
-        - joined.written
-        - (joined.crowds.num_rows - len(pc.unique(joined.crowds["crowd"]))),
+        # Of crowds, only the pairs of pivots are stored; of pairs beside them this run knows its own only.
+        "pairs": written + _inside(crowds, stars=False) + joined.pairs - joined.written - _inside(joined.crowds),
         "groups": len(pc.unique(grouped["group"])),
         "redundant": grouped.num_rows - int(pc.sum(grouped["keep"]).as_py() or 0),
         "threshold": threshold,
@@ -171,14 +174,21 @@ def _figures(
     }
 
 
+def _inside(crowds: pa.Table, *, stars: bool = True) -> int:
+    """Pairs inside of crowds; without `stars`, those that are not stored."""
+    sizes = pc.value_counts(crowds["crowd"]).field("counts").to_numpy().astype(np.int64)
+    pairs = sizes * (sizes - 1) // 2
+    return int(pairs.sum() if stars else (pairs - sizes + 1).sum())
+
+
 def _counts(details: Mapping[str, Any]) -> dict[str, int]:
     return {name: details[name] for name in ("clips", "pairs", "copies", "groups", "redundant")}
 
 
-def _crowds(location: str, model_key: str) -> pa.Table:
-    batches = list(
-        tables.scan_batches(location, schema.JOINED + model_key, ["clip_key", "crowd"], where="crowd IS NOT NULL")
-    )
+def _crowds(location: str, model_key: str, threshold: float) -> pa.Table:
+    """The crowds of the archive at that threshold; none where it was joined at another one."""
+    where = sql.all_of("crowd IS NOT NULL", joined_at(threshold))
+    batches = list(tables.scan_batches(location, schema.JOINED + model_key, ["clip_key", "crowd"], where=where))
     wanted = pa.schema({"clip_key": pa.int64(), "crowd": pa.int64()})
     return pa.Table.from_batches(batches, wanted)
 

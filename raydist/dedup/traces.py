@@ -122,15 +122,22 @@ def clips_of(location: str, keys: Collection[int], places: Mapping[str, str]) ->
     return found
 
 
-def ensure(config: Config, clips: Iterable[Clip], resources: runtime.Resources) -> dict[Key, str]:
+def ensure(
+    config: Config, clips: Iterable[Clip], resources: runtime.Resources, *, retry_failed: bool = False
+) -> dict[Key, str]:
     """See that clips have traces; inside a `runtime.session`.
+
+    Args:
+        clips: which.
+        resources: of the session.
+        retry_failed: try clips again that failed in an earlier run.
 
     Returns:
         Why there is none, of the clips that cannot be had; those that failed in an earlier run included.
     """
     location = config.require_archive()
     wanted = {clip.key: clip for clip in clips}
-    failed = _failures(location, wanted)
+    failed = {} if retry_failed else _failures(location, wanted)
     there = _there(location, wanted)
     failed |= {key: "changed" for key, clip in wanted.items() if key not in there and not _is_settled(clip)}
     missing = [clip for key, clip in wanted.items() if key not in there and key not in failed]

@@ -329,4 +329,20 @@ def test_a_crowd_is_stored_as_a_star_and_one_of_it_stays(
     assert len({row["a"] for row in black} & {row["b"] for row in black}) <= 1
     assert report.counts["pairs"] >= count * (count - 1) // 2
     assert sum(keep for name, keep in kept(archive).items() if name.startswith("in/black.mp4")) == 1
-    assert deduped(archive, "dedup.drop=similar", "dedup.read=false", "dedup.threshold=0.999").counts["pairs"] > 0
+    again = deduped(archive, "dedup.drop=similar", "dedup.read=false", "dedup.threshold=0.999")
+    assert again.counts == report.counts
+
+
+def test_a_clip_that_could_not_be_read_is_read_when_asked_again(tmp_path: Path, cluster: None, model: Path) -> None:
+    folder = tmp_path / "in"
+    shoot(folder, "a.mp4", film(5, 10))
+    shoot(folder, "b.mp4", film(5, 10), options={"crf": "36", "preset": "veryfast"})
+    archive = filled(tmp_path / "archive", folder, model)
+    (folder / "b.mp4").rename(tmp_path / "away.mp4")
+    assert deduped(archive).failures == {"missing": 1}
+    (tmp_path / "away.mp4").rename(folder / "b.mp4")
+    deduped(archive)
+    assert [row["kind"] for row in table(archive, "duplicates_")] == ["unread"]
+    deduped(archive, retry_failed=True)
+    assert [row["kind"] for row in table(archive, "duplicates_")] == ["copy"]
+    assert kept(archive) == {"in/a.mp4#t=0,10": True, "in/b.mp4#t=0,10": False}
