@@ -9,6 +9,7 @@ RaydistError                    exit code 1
 ├── ClipError                   a span or a clip id that is none
 ├── ModelError                  a model that is unknown, incomplete or not on this machine
 ├── TrainError                  a training run that cannot begin or go on
+├── ProviderError               a provider of captions that cannot be used: no key, wrong key, quota used up, no answer
 └── ResourceError               the cluster cannot run the plan
 
 A message states the value, what was expected, and what to do. `ValueError` is for a caller's mistake inside the
@@ -65,6 +66,10 @@ class ModelError(RaydistError):
 
 class TrainError(RaydistError):
     """A training run that cannot begin, or stopped before its end."""
+
+
+class ProviderError(RaydistError):
+    """A provider of captions that cannot be used, or stopped answering."""
 
 
 class ResourceError(RaydistError):

@@ -30,6 +30,11 @@ REASONS: dict[str, str] = {
     "changed": "the file is not the one that was scanned or opened; scan again",
     "id_collision": "two files or clips would have one id",
     "not_finite": "the model gave NaN or infinity",
+    "refused": "the provider declined to caption it",
+    "no_caption": "the provider's answer holds no caption",
+    "bad_answer": "the provider's answer could not be read, each time",
+    "provider": "the provider's server failed, each time",
+    "too_big": "the clip is larger than the provider takes, however small it is made",
 }
 """Why a file or a clip failed, in one word."""
 

@@ -93,13 +93,50 @@ class Embed(Section):
 
 
 class Caption(Section):
-    """[caption] clips -> captions. The columns are those of the list that `--from` names; empty: guessed, and said."""
+    """[caption] clips -> captions, from a list (`--from`) or by a model (`--provider`). Keys are no settings: they come
+    from the environment. The columns are those of the list; empty: guessed, and said."""
 
     path_column: str = Field(default="", description="column that names the file or the clip")
     text_column: str = Field(default="", description="column of the captions")
     start_column: str = Field(default="", description="column of the start in the file: seconds, or h:m:s")
     end_column: str = Field(default="", description="column of the end in the file")
     time_column: str = Field(default="", description="column of a moment in the file, where there is no start")
+    provider: Literal["", "gemini", "openai", "local"] = Field(
+        default="", description="who captions: gemini, openai (any server that speaks its API), local (transformers)"
+    )
+    model: str = Field(default="", description="the provider's model; local: a folder or a hub repository")
+    base_url: str = Field(default="", description="address of the provider's server; empty: the provider's own")
+    hints: str = Field(default="", max_length=4_000, description="what your videos show and how to speak of it")
+    details: tuple[Literal["plain", "brief", "full"], ...] = Field(
+        default=("plain",), min_length=1, max_length=3, description="captions of a clip: a sentence, some words, more"
+    )
+    captioned: Literal["skip", "add"] = Field(
+        default="skip", description="clips that have a caption of another origin: leave them alone, or add one"
+    )
+    send: Literal["frames", "clip"] = Field(
+        default="frames", description="what a provider gets: pictures, or the clip itself as a small mp4 (gemini)"
+    )
+    frames: int = Field(default=8, ge=1, le=64, description="pictures of a clip that are sent")
+    frame_px: int = Field(default=384, ge=64, le=4096, description="longest edge of what is sent")
+    requests_per_minute: int = Field(default=0, ge=0, description="of the whole run, on all nodes; 0: no limit")
+    tokens_per_minute: int = Field(default=0, ge=0, description="of the whole run, in and out; 0: no limit")
+    in_flight: int = Field(default=16, ge=1, le=4096, description="requests under way at a time, on all nodes")
+    tries: int = Field(default=6, ge=1, le=100, description="tries a request, with growing pauses between them")
+    timeout_s: float = Field(default=120.0, gt=0, le=3600, description="seconds that an answer may take")
+    retry_after_s: float = Field(
+        default=120.0, ge=0, le=3600, description="longest pause between tries, whatever Retry-After asks for"
+    )
+    max_cost: float = Field(default=0.0, ge=0, description="money that a run may spend, as the prices say; 0: any")
+    prices: str = Field(default="", description="TOML file of prices that go before the bundled ones")
+    batch_api: bool = Field(
+        default=False, description="the provider's batch API: half the price, within a day (gemini)"
+    )
+    batch_clips: int = Field(default=100, ge=1, le=10_000, description="clips of one job of the batch API")
+    decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="of a local model")
+    local_batch: int = Field(default=0, ge=0, description="clips at a time of a local model; 0: 8 on a GPU, 1 on a CPU")
+    commit_s: float = Field(default=60.0, gt=0, description="seconds between commits")
+    commit_rows: int = Field(default=5_000, ge=1, description="clips after which a commit comes sooner")
 
 
 class Train(Section):

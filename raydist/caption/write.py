@@ -140,6 +140,7 @@ def row_of(clip: Row, number: int, text: str, at: datetime, origin: str = SIDECA
         "caption": text,
         "origin": origin,
         "prompt_hash": prompt_hash,
+        "cut": False,
         "at": at,
     }
 

@@ -92,6 +92,7 @@ CAPTIONS = pa.schema(
         "caption": pa.string(),
         "origin": pa.string(),
         "prompt_hash": pa.string(),
+        "cut": pa.bool_(),  # at a clause, to fit the encoder; NULL in tables of before there was the column
         "at": _MOMENT,
     }
 )

@@ -26,6 +26,7 @@ def caption(key: int, text: str, number: int = 0, fingerprint: str = "f", origin
         "caption": text,
         "origin": origin,
         "prompt_hash": "",
+        "cut": False,
         "at": datetime.now(UTC),
     }
 
