@@ -59,7 +59,7 @@ def decode_clip(
         frames: T, the middles of equal intervals of the span.
         size: edge of the square result in pixels; None: as decoded.
         resize: `viclip` (integer bilinear squash), `clip` (bicubic, centre crop), `squash-bicubic` or
-            `squash-bilinear` (SigLIP's).
+            `squash-bilinear` (SigLIP's), `fit` (no square: the longest edge at most `size`, never enlarged).
         sampling: `exact`, or `fast` for frames nearby that cost less to get to.
 
     Raises:

@@ -56,8 +56,9 @@ def decode_clip(
         start_s: seconds after the file's first presented frame.
         end_s: the clip ends before this; None: the end of the file.
         frames: how many, from the middles of equal intervals.
-        size: edge of the square frames in pixels; None: as decoded, whatever shape the pixels have on a screen.
-        resize: the model's rule, `viclip` or `clip`.
+        size: edge of the square frames in pixels, by `fit` the longest edge of frames that are no squares; None: as
+            decoded, whatever shape the pixels have on a screen.
+        resize: the model's rule, such as `viclip` or `clip`; see `clips.resize`.
         sampling: `exact`, `fast` for frames nearby that cost less, or `thirds` for three frames of an interval.
 
     Returns:

@@ -3,6 +3,7 @@
 `viclip`  squash to a square, bilinear without antialias, in the fixed point arithmetic of OpenCV's 8-bit resize
 `clip`    shortest edge to the size, Pillow's bicubic, centre crop
 `squash-bicubic`, `squash-bilinear`   to a square with Pillow's antialiased filter (SigLIP, SigLIP 2)
+`fit`     no square: longest edge at most the size, in the shape that a screen shows, never enlarged; Pillow's bicubic
 """
 
 # Shape legend: T frames, H height, W width, C = 3 colours
@@ -21,7 +22,7 @@ Planes: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8
 """Red, green and blue of one frame, each [H, W]; views of any layout. numpy is slow along an axis of 3."""
 
 _SQUASH = {"squash-bicubic": Image.Resampling.BICUBIC, "squash-bilinear": Image.Resampling.BILINEAR}
-RULES = ("viclip", "clip", *_SQUASH)
+RULES = ("viclip", "clip", *_SQUASH, "fit")
 
 _ONE = 2048
 """1.0 in the fixed point of the weights."""
@@ -32,11 +33,11 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size_px: int | None, rule: str
 
     Args:
         frames_THWC: uint8 [T, H, W, 3].
-        size_px: edge of the square result; None: as they are.
+        size_px: edge of the square result, by `fit` the longest edge; None: as they are.
         rule: one of `RULES`.
 
     Returns:
-        uint8 [T, size_px, size_px, 3].
+        uint8 [T, size_px, size_px, 3]; by `fit` [T, H, W, 3] with no edge longer.
 
     Raises:
         ValueError: if the rule or the size is unknown.
@@ -62,7 +63,8 @@ def resize_planes(
     """One frame as uint8 [size_px, size_px, 3]; without a size [H, W, 3], the pixels as they are.
 
     Args:
-        pixel_aspect: width ÷ height of a pixel on the screen. It decides what `clip` crops; squashing undoes it.
+        pixel_aspect: width ÷ height of a pixel on the screen. It decides what `clip` crops and the shape that `fit`
+            gives; squashing undoes it.
     """
     if size_px is None:
         return np.stack(planes, axis=-1)
@@ -74,7 +76,21 @@ def resize_planes(
         return _shortest_edge_crop(image_of(planes), size_px, pixel_aspect)
     if rule in _SQUASH:
         return np.asarray(image_of(planes).resize((size_px, size_px), _SQUASH[rule]))
+    if rule == "fit":
+        height, width = planes[0].shape
+        fitted = fitted_size(width, height, size_px, pixel_aspect)
+        if fitted == (width, height):
+            return np.stack(planes, axis=-1)
+        return np.asarray(image_of(planes).resize(fitted, Image.Resampling.BICUBIC))
     raise ValueError(f"resize rule {rule!r}: expected one of {', '.join(RULES)}")
+
+
+def fitted_size(width: int, height: int, longest_px: int, pixel_aspect: Fraction = Fraction(1)) -> tuple[int, int]:
+    """Width and height on a screen of square pixels, no edge beyond `longest_px`, none longer than it is."""
+    # Pixels that are no squares lose along the edge that has too many of them: nothing is made up.
+    wide, high = width * min(pixel_aspect, Fraction(1)), height / max(pixel_aspect, Fraction(1))
+    scale = min(Fraction(1), longest_px / max(wide, high))
+    return max(1, round(wide * scale)), max(1, round(high * scale))
 
 
 def bilinear(frame_HWC: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

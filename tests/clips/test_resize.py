@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from raydist.clips.resize import RULES, bilinear, planes_of, resize_frames, resize_planes
+from raydist.clips.resize import RULES, bilinear, fitted_size, planes_of, resize_frames, resize_planes
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,31 @@ def plain_crop(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     )
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 900), height=st.integers(1, 900), longest=st.integers(1, 700), aspect=st.fractions(1 / 16, 16)
+)
+def test_what_is_fitted_keeps_the_shape_of_the_screen_and_is_never_enlarged(
+    width: int, height: int, longest: int, aspect: Fraction
+) -> None:
+    wide, high = fitted_size(width, height, longest, aspect)
+    assert 1 <= wide <= min(width, longest)
+    assert 1 <= high <= min(height, longest)
+    shape = aspect * width / height
+    if min(wide, high) > 1:
+        assert abs(wide - shape * high) <= (1 + shape) / 2  # what rounding both to whole pixels costs
+        assert max(wide, high) == longest or wide == width or high == height
+    assert (wide, high) == fitted_size(height, width, longest, 1 / aspect)[::-1]
+
+
+def test_small_frames_are_fitted_as_they_are() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 64, 3), dtype=np.uint8)
+    assert np.array_equal(resize_frames(frames, 64, "fit"), frames)
+    assert resize_frames(frames, 32, "fit").shape == (2, 20, 32, 3)
+    shrunk = np.asarray(Image.fromarray(frames[1]).resize((32, 20), Image.Resampling.BICUBIC))
+    assert np.array_equal(resize_frames(frames, 32, "fit")[1], shrunk)
 
 
 def test_without_a_size_frames_stay_as_decoded() -> None:
