@@ -220,7 +220,7 @@ def _text_reader(folder: Path, traits: Traits, config: PretrainedConfig) -> Call
     """A function from texts to ids [B, L]."""
     tokenizer = _folder_tokenizer(folder, traits.model_type)
     if tokenizer is not None:
-        prepare = _canonical(folder) if traits.model_type == "siglip" else _clip_words
+        prepare = _preparer(folder, traits.model_type)
 
         def ids(texts: Sequence[str]) -> Tensor:
             # SigLIP was trained with all positions filled; CLIP's causal tower does not see what follows the end.
@@ -243,11 +243,47 @@ def _text_reader(folder: Path, traits: Traits, config: PretrainedConfig) -> Call
     )
 
 
+def has_own_tokenizer(folder: Path) -> bool:
+    """Whether texts are read with a tokenizer of the folder, not with CLIP's vocabulary."""
+    return _tokenizer_files(folder, str(_json(folder / "config.json").get("model_type"))) is not None
+
+
+def text_ids(folder: Path) -> tuple[Callable[[str], list[int]], int]:
+    """The folder's own tokenizer: from a text of any length to its ids, and how many more each text has around it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    model_type = str(_json(folder / "config.json").get("model_type"))
+    tokenizer = _folder_tokenizer(folder, model_type)
+    if tokenizer is None:
+        raise ModelError(f"{str(folder)!r} has no tokenizer of its own")
+    prepare = _preparer(folder, model_type)
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(prepare(text), add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    return ids, int(tokenizer.num_special_tokens_to_add())
+
+
+def _preparer(folder: Path, model_type: str) -> Callable[[str], str]:
+    return _canonical(folder) if model_type == "siglip" else _clip_words
+
+
+def _tokenizer_files(folder: Path, model_type: str) -> tuple[str, ...] | None:
+    for names, types in (("tokenizer.json",), MODEL_TYPES), (("vocab.json", "merges.txt"), ("clip",)):
+        if model_type in types and all((folder / name).is_file() for name in names):
+            return names
+    return None
+
+
 def _folder_tokenizer(folder: Path, model_type: str) -> Any:
     # split_special_tokens: a text that spells `</s>` is text.
-    if (folder / "tokenizer.json").is_file():
+    files = _tokenizer_files(folder, model_type)
+    if files == ("tokenizer.json",):
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, split_special_tokens=True)
-    if model_type == "clip" and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    if files is not None:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, split_special_tokens=True)
     return None
 
