@@ -1,4 +1,4 @@
-"""A list of captions into the archive: its columns, its lines, and what a person should know about them."""
+"""Captions that a person brings into the archive: what is read, its columns and lines, and what is to know of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,40 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from raydist import tabular
+from raydist.caption import beside
 from raydist.caption.match import WHY, Clips, Columns, Matched, is_known, match
+from raydist.caption.words import ENDS, MOMENTS, STARTS, TEXTS
 from raydist.caption.write import Written, write
 from raydist.clips.matching import Videos
 from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.models.tokenizer import Tokenizer
+from raydist.progress import talk
 from raydist.sections import Caption
-from raydist.store import read, roots, sql
-
-TEXTS = ("caption", "captions", "text", "description", "title", "sentence", "prompt", "label")
-STARTS = ("start", "start_s", "start_time", "start_sec", "start_seconds", "start_ms", "begin", "from", "t_start")
-ENDS = ("end", "end_s", "end_time", "end_sec", "end_seconds", "end_ms", "stop", "to", "t_end")
-MOMENTS = ("time", "time_s", "timestamp", "moment", "at", "time_ms")
+from raydist.store import read as store_read
+from raydist.store import roots, sql
 
 READ_BY = {"ViCLIP": 32, "CLIP": 77}
 """Model -> tokens of a text that it reads, start and end included."""
+
+_OF_FILES = Columns(
+    place="clip_id", texts=("caption",), start="start_ms", end="end_ms", stem="stem", others="others", cue="cue"
+)
+"""What lines that are files hold, see `beside`."""
+
+_SHOWN = 80
+"""Letters of a caption in a message."""
+
+
+def read(file: str, option: str, section: Caption) -> tabular.Listing:
+    """Read what holds captions: a list, a folder of files beside clips, a shard, subtitles; as the path shows.
+
+    Raises:
+        UsageError: it cannot be read, or holds nothing of the kind.
+    """
+    if beside.is_beside(os.path.expanduser(file)):
+        return beside.read(file, option, section.text_column)
+    return tabular.read(file, option)
 
 
 def bring(config: Config, location: str, listing: tabular.Listing) -> tuple[dict[str, int], list[str]]:
@@ -38,6 +56,7 @@ def bring(config: Config, location: str, listing: tabular.Listing) -> tuple[dict
     matched = match(listing.lines, columns, clips, videos)
     if not matched.texts:
         raise UsageError(_nothing(listing, columns, matched, videos))
+    _show(listing, notes, matched, clips)
     written = write(location, matched.texts, clips.table)
     unmatched = sum(map(len, matched.unmatched.values()))
     counts = {
@@ -54,8 +73,23 @@ def bring(config: Config, location: str, listing: tabular.Listing) -> tuple[dict
     return counts, notes + _lengths({text for texts in matched.texts.values() for text in texts})
 
 
+def _show(listing: tabular.Listing, notes: list[str], matched: Matched, clips: Clips) -> None:
+    """Say how the list is understood, before anything is written."""
+    assert matched.example is not None
+    row, text, where = matched.example
+    clip_id = clips.table["clip_id"][row].as_py()
+    talk.print(f"{listing.option} {listing.file}: {'; '.join([*listing.notes, *notes])}")
+    talk.print(f"  for example {clip_id} gets {_short(text)!r} ({where})")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]} …"
+
+
 def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: Videos) -> tuple[Columns, list[str]]:
     """The columns that were named or can be guessed, and what to say about them."""
+    if listing.beside:
+        return _OF_FILES, []
     texts = tabular.columns_of(listing, TEXTS, section.text_column)[:1] or [
         name for name in listing.columns if tabular.plain(name).rstrip("0123456789").rstrip("_") in TEXTS
     ]
@@ -66,6 +100,7 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
         raise UsageError(
             f"{listing.option} {listing.file!r} has the columns {list(listing.columns)}, and none is known to hold "
             f"{lacking}: expected a first line of names; name the column with `--set caption.{setting}=NAME`"
+            + (f". Not read: {', '.join(listing.unread)}" if listing.unread else "")
         )
     place = tabular.best_column(listing, places, lambda written: is_known(written, clips, videos))
     chosen = [tabular.columns_of(listing, *wanted)[:1] or [""] for wanted in (
@@ -82,29 +117,36 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
 
 def _clips(location: str) -> pa.Table:
     names = ["clip_id", "clip_key", "video_id", "start_ms", "end_ms", "fingerprint"]
-    return pa.Table.from_batches(list(read.scan_batches(location, "clips", names)))
+    return pa.Table.from_batches(list(store_read.scan_batches(location, "clips", names)))
 
 
 def _aliases(location: str) -> dict[str, str]:
     where = sql.equals("state", "alias")
-    batches = read.scan_batches(location, "videos", ["video_id", "alias_of"], where=where)
+    batches = store_read.scan_batches(location, "videos", ["video_id", "alias_of"], where=where)
     return {row["video_id"]: row["alias_of"] for batch in batches for row in batch.to_pylist()}
 
 
 def _videos(config: Config, location: str, listing: tabular.Listing) -> Videos:
     ids: list[str] = []
-    for batch in read.scan_batches(location, "videos", ["video_id"]):
+    for batch in store_read.scan_batches(location, "videos", ["video_id"]):
         ids.extend(batch["video_id"].to_pylist())
-    beside = os.path.dirname(os.path.abspath(os.path.expanduser(listing.file)))
-    return Videos(ids, roots.places(location, config.roots), beside)
+    path = os.path.abspath(os.path.expanduser(listing.file))
+    is_folder = os.path.isdir(path)
+    return Videos(
+        ids, roots.places(location, config.roots), path if is_folder else os.path.dirname(path), strict=is_folder
+    )
 
 
 def _nothing(listing: tabular.Listing, columns: Columns, matched: Matched, videos: Videos) -> str:
     what = f"{listing.option} {listing.file!r}"
     if matched.empty == matched.lines:
+        if listing.beside:
+            return f"{what}: none of its {matched.lines:,} files has a caption; {'; '.join(listing.notes)}"
         return f"{what}: none of its {matched.lines:,} lines has a caption in {', '.join(columns.texts)!r}"
     reasons = "; ".join(_unmatched(matched))
     example = min(videos.ids, default="")
+    if listing.beside:
+        return f"{what}: nothing in it is named as a clip or a video of the archive: {reasons}. A video is {example!r}"
     return (
         f"{what}: no line names a clip of the archive, looked for in the column {columns.place!r}: {reasons}. "
         f"A video of the archive is {example!r}; `--set caption.path_column=NAME` names another column"
@@ -114,7 +156,11 @@ def _nothing(listing: tabular.Listing, columns: Columns, matched: Matched, video
 def _unmatched(matched: Matched) -> list[str]:
     notes = []
     for reason, lines in sorted(matched.unmatched.items(), key=lambda item: -len(item[1])):
-        shown = ", ".join(f"{written!r} (line {number})" for number, written in lines[:3])
+        # Of each name one: a whole file of subtitles may be of a video that is not there.
+        distinct: dict[str, str] = {}
+        for where, written in lines:
+            distinct.setdefault(written, where)
+        shown = ", ".join(f"{written!r} ({where})" for written, where in list(distinct.items())[:3])
         notes.append(f"{len(lines):,} captions {WHY[reason]}; such as {shown}")
     return notes
 

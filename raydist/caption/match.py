@@ -5,7 +5,6 @@ Promises  strict: what may mean two clips means none, and the reason says what t
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydist.caption.subtitles import without_language
+from raydist.caption.times import milliseconds
+from raydist.caption.words import texts_of
 from raydist.clips import naming
 from raydist.clips.matching import Videos
 from raydist.errors import ClipError
@@ -26,7 +28,8 @@ _MARK = "#t="
 _WHOLE_MS = 500
 """A span of a list is that of a clip if both ends agree this well; what a spreadsheet rounds to half a second does."""
 
-_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d{1,3}):)?(\d+(?:[.,]\d+)?)s?")
+_KEY = re.compile(r"-?\d{1,19}|\d{20}|(?:0x)?[0-9a-f]{16}", re.IGNORECASE)
+"""A clip's key: signed or unsigned, or in hexadecimal digits as shards have it."""
 
 WHY: dict[str, str] = {
     "unknown": "name no video of the archive",
@@ -54,6 +57,12 @@ class Columns:
     start: str = ""
     end: str = ""
     moment: str = ""
+    stem: str = ""
+    """A path without its suffix, of a file that has its video's name; where the place says nothing."""
+    others: str = ""
+    """A list of other names of the video, for stems that name none."""
+    cue: str = ""
+    """Whether the span is that of a subtitle."""
 
 
 @dataclass(slots=True)
@@ -69,8 +78,10 @@ class Matched:
     """Lines that say of a clip what another line has said."""
     parts: int = 0
     """Captions of a stretch that is not that of the clip that holds most of it."""
-    unmatched: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-    """Reason of `WHY` -> line number and what it names."""
+    unmatched: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """Reason of `WHY` -> where the line is, and what it names."""
+    example: tuple[int, str, str] | None = None
+    """A row, a caption that it got, and where that stands."""
 
 
 class Clips:
@@ -93,6 +104,9 @@ class Clips:
                 self._places[names[first]] = range(first, row)
                 first = row
         self._aliases = aliases
+        keys = self.table["clip_key"].to_numpy()
+        self._by_key = np.argsort(keys)
+        self._keys: NDArray[np.int64] = keys[self._by_key]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -107,6 +121,37 @@ class Clips:
             if self._starts_ms[row] == span.start_ms and self._ends_ms[row] == span.end_ms:
                 return row
         return "no such clip"
+
+    def by_key(self, written: str) -> int | None:
+        """The row of the clip with a key, however it is written; None if it is none."""
+        if not _KEY.fullmatch(written):
+            return None
+        numbers = [int(written)] if not written.lower().startswith("0x") and _is_decimal(written) else []
+        if len(written.lower().removeprefix("0x")) == 16:
+            numbers.append(int(written, 16))
+        for number in numbers:
+            key = number - (1 << 64) if number >= 1 << 63 else number
+            if not -(1 << 63) <= key < 1 << 63:
+                continue
+            place = int(np.searchsorted(self._keys, key))
+            if place < len(self._keys) and self._keys[place] == key:
+                return int(self._by_key[place])
+        return None
+
+    def under(self, video_id: str, span: Span) -> list[int] | str:
+        """The rows of the clips that a subtitle stands for, or a reason: the one that holds most of it, and those of
+        which it covers half."""
+        rows = self._places.get(video_id)
+        if rows is None:
+            row, _ = self.of(video_id, span)
+            return row if isinstance(row, str) else [row]
+        starts, ends = self._starts_ms[rows.start : rows.stop], self._ends_ms[rows.start : rows.stop]
+        inside = np.minimum(ends, span.end_ms) - np.maximum(starts, span.start_ms)
+        covered = 2 * inside >= ends - starts
+        if not covered.any() and 2 * int(np.maximum(inside, 0).sum()) <= span.end_ms - span.start_ms:
+            return "no clip"
+        covered[inside.argmax()] = True
+        return [rows[int(place)] for place in np.flatnonzero(covered)]
 
     def of(self, video_id: str, span: Span | None) -> tuple[int | str, bool]:
         """The row of the clip that a span of a video means, or a reason; and whether the clip's is another span."""
@@ -134,38 +179,73 @@ def match(lines: Sequence[Line], columns: Columns, clips: Clips, videos: Videos)
     matched = Matched(lines=len(lines))
     for line in lines:
         texts = _texts(line, columns.texts)
-        written = str(line.values.get(columns.place) or "").strip()
         if texts == []:
             matched.empty += 1
             continue
-        row, part = _row(line, written, columns, clips, videos) if texts else ("no text", False)
-        if isinstance(row, str):
-            matched.unmatched[row].append((line.number, written))
+        written = str(line.values.get(columns.place) or "").strip()
+        named = written or str(line.values.get(columns.stem) or "")
+        rows, part = _rows(line, written, columns, clips, videos) if texts else ("no text", False)
+        if isinstance(rows, str):
+            matched.unmatched[rows].append((line.where, named))
             continue
-        known = matched.texts.setdefault(row, [])
         assert texts is not None
-        new = [text for text in texts if text not in known]
-        known.extend(new)
+        new = False
+        for row in rows:
+            known = matched.texts.setdefault(row, [])
+            fresh = [text for text in texts if text not in known]
+            known.extend(fresh)
+            new |= bool(fresh)
         matched.repeated += not new
         matched.parts += part
+        matched.example = matched.example or (rows[0], texts[0], line.where)
     return matched
 
 
 def is_known(written: str, clips: Clips, videos: Videos) -> bool:
     """Whether a value names one clip or one video of the archive."""
-    return isinstance(clips.by_id(written), int) if _MARK in written else len(videos.find(written)) == 1
+    if _MARK in written and isinstance(clips.by_id(written), int):
+        return True
+    return len(videos.find(written)) == 1 or clips.by_key(written) is not None
 
 
-def _row(line: Line, written: str, columns: Columns, clips: Clips, videos: Videos) -> tuple[int | str, bool]:
-    if _MARK in written:
-        return _by_clip_id(written, clips, videos), False
-    found = videos.find(written)
+def _is_decimal(written: str) -> bool:
+    return written.removeprefix("-").isdigit()
+
+
+def _rows(line: Line, written: str, columns: Columns, clips: Clips, videos: Videos) -> tuple[list[int] | str, bool]:
+    """The rows of the clips that a line is about, or a reason; and whether it is about another span than theirs."""
+    if _MARK in written or (written and columns.stem):
+        return _one(_by_clip_id(written, clips, videos)), False
+    found = _by_stem(line, columns, videos) if columns.stem else videos.find(written)
+    if not found:
+        key = clips.by_key((written or str(line.values.get(columns.stem) or "")).rpartition("/")[2])
+        if key is not None:
+            return [key], False
     if len(found) != 1:
         return ("ambiguous" if found else "unknown"), False
     span = _span(line.values, columns)
     if isinstance(span, str):
         return span, False
-    return clips.of(found.pop(), span)
+    (video,) = found
+    if span is not None and line.values.get(columns.cue):
+        return clips.under(video, span), False
+    row, part = clips.of(video, span)
+    return _one(row), part
+
+
+def _one(row: int | str) -> list[int] | str:
+    return row if isinstance(row, str) else [row]
+
+
+def _by_stem(line: Line, columns: Columns, videos: Videos) -> set[str]:
+    """The videos that have a file's name, without its language, or one of the names that it gives."""
+    stem = str(line.values.get(columns.stem) or "")
+    found = videos.find_stem(stem)
+    if not found and line.values.get(columns.cue):
+        found = videos.find_stem(without_language(stem))
+    for name in () if found else line.values.get(columns.others) or ():
+        found = found or videos.find(str(name))
+    return found
 
 
 def _by_clip_id(written: str, clips: Clips, videos: Videos) -> int | str:
@@ -196,30 +276,12 @@ def _span(values: Mapping[str, Any], columns: Columns) -> Span | str | None:
     return Span(start_ms=start, end_ms=end) if end > start else "no time"
 
 
-def milliseconds(value: Any, *, in_ms: bool = False) -> int | None:
-    """A time as people write it: 12.5, "12,5", "1:02", "00:01:02,500"; None if it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        number = float(value)
-        if not math.isfinite(number) or number < 0:
-            return None
-        return round(number if in_ms else number * 1000)
-    found = _CLOCK.fullmatch(str(value).strip())
-    if found is None:
-        return None
-    hours, minutes, rest = (float((part or "0").replace(",", ".")) for part in found.groups())
-    return round(rest) if in_ms else round((hours * 3600 + minutes * 60 + rest) * 1000)
-
-
 def _texts(line: Line, columns: Sequence[str]) -> list[str] | None:
     """The distinct captions of a line, without white space at their ends; None if one is no text."""
     found: list[str] = []
     for column in columns:
-        value = line.values.get(column)
-        for text in value if isinstance(value, list) else [value]:
-            if text is not None and not isinstance(text, str):
-                return None
-            if text and text.strip() and text.strip() not in found:
-                found.append(text.strip())
+        texts = texts_of(line.values.get(column))
+        if texts is None:
+            return None
+        found += [text for text in texts if text not in found]
     return found
