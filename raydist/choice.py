@@ -14,6 +14,7 @@ from pathlib import Path
 from raydist.errors import ArchiveError, ModelError, StoreError, UsageError
 from raydist.models import adapters
 from raydist.models.encoder import ModelInfo
+from raydist.models.lengths import TextLimit, limit_of
 from raydist.models.recall import base_name, recall
 from raydist.models.registry import DEFAULT, FAST, base_of, describe, is_fast, plain_name, resolve
 from raydist.store import models
@@ -98,6 +99,29 @@ def to_search(location: str, wanted: str, adapter: str = "") -> Stored:
         f"the archive has no vectors of {wanted!r}; it has: {models.listed(there)}. "
         f"Search with one of those, or run `raydist embed --model {wanted}` first."
     )
+
+
+def text_limit(location: str, wanted: str) -> TextLimit:
+    """How long a caption may be for the model that was named, else for all that the archive has vectors of.
+
+    Args:
+        location: the archive.
+        wanted: a name as for `to_embed`; a model with a short name need not be on this machine. Empty: the strictest of
+            the archive's models, or the default where it has none.
+
+    Raises:
+        ModelError: the model is unknown or not on this machine.
+    """
+    if wanted:
+        name = next(
+            (base_name(model.name, model.adapter) for model in models.stored(location) if model.name == wanted), wanted
+        )
+        return limit_of(name)
+    bases = {
+        model.location if isdir(model.location) else base_name(model.name, model.adapter)
+        for model in models.stored(location)
+    }
+    return min(map(limit_of, sorted(bases or {DEFAULT})), key=lambda limit: limit.room)
 
 
 def _settled(location: str, there: Sequence[Stored], wanted: str, sampling: str | None, adapter: str) -> ModelInfo:

@@ -1,6 +1,6 @@
 """Which clips a stage still has to do.
 
-Reads     `clips`, `embeddings_<model_key>`, `failures`, `signatures`, each at one version
+Reads     `clips`, `embeddings_<model_key>` or `captions`, `failures`, `signatures`, each at one version
 Promises  every clip is done, failed or pending, and only the last are given; in the order of the table, file after
           file, so that the spans of one file stay together; memory: one bucket of the join, and two bits a clip
 """
@@ -86,22 +86,71 @@ def pending_clips(
         StoreError: if there is no table of clips.
     """
     table = embeddings_table(model_key)
+    failure = all_of(equals("stage", stage), equals("model_key", model_key))
+    return _waiting(
+        location, table, None, failure, hash_version, retry_failed, columns, batch_size, storage_options, bucket_rows
+    )
+
+
+def uncaptioned_clips(
+    location: str,
+    origin: str,
+    prompt_hash: str,
+    model_key: str,
+    *,
+    add: bool = False,
+    retry_failed: bool = False,
+    columns: Sequence[str] = tuple(CLIPS.names),
+    batch_size: int = 8_192,
+    storage_options: StorageOptions = None,
+    bucket_rows: int = BUCKET_ROWS,
+) -> Pending:
+    """The clips without a caption of this origin to this prompt, and without a failure to get one.
+
+    Args:
+        model_key: of the failures of `caption` that count.
+        add: clips that have a caption of another origin wait too; otherwise they count as done.
+
+    Raises:
+        StoreError: if there is no table of clips.
+    """
+    own = all_of(equals("origin", origin), equals("prompt_hash", prompt_hash))
+    done = own if add else f"({own}) OR NOT ({equals('origin', origin)})"
+    failure = all_of(equals("stage", "caption"), equals("model_key", model_key))
+    return _waiting(
+        location, "captions", done, failure, None, retry_failed, columns, batch_size, storage_options, bucket_rows
+    )
+
+
+def _waiting(
+    location: str,
+    table: str,
+    done_where: str | None,
+    failure: str,
+    hash_version: int | None,
+    retry_failed: bool,
+    columns: Sequence[str],
+    batch_size: int,
+    storage_options: StorageOptions,
+    bucket_rows: int,
+) -> Pending:
+    """Clips without a row in `table` (where `done_where` is true) and without such a failure."""
     clips = need_table(location, "clips", storage_options=storage_options)
     others = {
         name: open_table(location, name, storage_options=storage_options) for name in (table, "failures", "signatures")
     }
-    failure = all_of(equals("stage", stage), equals("model_key", model_key))
     waiting, signed = RowBits(clips), RowBits(clips)
     total = done_count = failed_count = waiting_count = 0
     with lance_errors(clips.uri):
         rows = max([clips.count_rows(), *(other.count_rows() for other in others.values() if other is not None)])
         for bucket in buckets(clips, rows, bucket_rows):
-            done = bucket.have(others[table])
+            done = bucket.have(others[table], done_where)
             failed = bucket.have(others["failures"], failure) & ~done
             wait = ~done if retry_failed else ~(done | failed)
             waiting.set(bucket.addresses[wait])
-            has = bucket.have(others["signatures"], equals("hash_version", hash_version))
-            signed.set(bucket.addresses[has & wait])
+            if hash_version is not None:
+                has = bucket.have(others["signatures"], equals("hash_version", hash_version))
+                signed.set(bucket.addresses[has & wait])
             total, waiting_count = total + len(done), waiting_count + int(wait.sum())
             done_count, failed_count = done_count + int(done.sum()), failed_count + int(failed.sum())
     return Pending(
