@@ -36,7 +36,7 @@ _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
 _ENDS = " \t\r\n,;:.!?-–—/&+(*[{<“„«‘`，、；。：！？…"
-_PAIRS = ("()", "[]", "“”", "«»")
+_PAIRS = (("(", ")"), ("[", "]"), ("“", "”"), ("«", "»"))
 _LEAST_SHARE = 0.5
 """A clause of fewer of the tokens that fit says too little; the phrase or the words that fit are taken then."""
 _SLACK = 16
