@@ -41,7 +41,7 @@ def cues(text: str) -> tuple[list[Cue], int]:
     found: list[Cue] = []
     shown: list[list[str]] = []
     broken = 0
-    lines = text.splitlines()
+    lines = re.split("\r\n|\n|\r", text)
     place = 0
     while place < len(lines):
         timing = _TIMING.fullmatch(lines[place])
@@ -50,11 +50,11 @@ def cues(text: str) -> tuple[list[Cue], int]:
             broken += _MEANT.fullmatch(lines[place - 1]) is not None
             continue
         begins = place
-        while place < len(lines) and lines[place].strip() and not _TIMING.fullmatch(lines[place]):
+        while place < len(lines) and lines[place] and not _TIMING.fullmatch(lines[place]):
             place += 1
         ends = place
         # Without an empty line between two cues, the number of the next one is not what this one says.
-        if place < len(lines) and lines[place].strip() and ends > begins and lines[ends - 1].strip().isdigit():
+        if place < len(lines) and lines[place] and ends > begins and lines[ends - 1].strip().isdigit():
             ends -= 1
         start, end = (milliseconds(clock) for clock in timing.groups())
         if start is None or end is None or end <= start:

@@ -3,75 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from archives import configure, encode, fails_with, rows, scanned
+from libraries import A, B, Library, noted
 
 from raydist import caption, scan
 from raydist.demo.films import choose, write_captions
 from raydist.errors import ArchiveError, StoreError, UsageError
-from raydist.records import Report
 from raydist.store import commit, schema
 from raydist.store.lease import Lease
-
-Listed = list[tuple[str, int, str]]
-
-
-@dataclass(frozen=True)
-class Library:
-    """Two videos of one clip, one of three, below two folders."""
-
-    top: Path
-    archive: Path
-
-    def write(self, text: str | bytes, name: str = "captions.csv") -> Path:
-        file = self.top / name
-        file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return file
-
-    def bring(self, text: str | bytes, *changes: str, name: str = "captions.csv", keep: bool = False) -> Report:
-        """Import a list of this text."""
-        request = caption.Request(file=str(self.write(text, name)), keep=keep)
-        return caption.run(configure(self.archive, "", *changes), request)
-
-    def held(self, origin: str = "sidecar") -> Listed:
-        """The captions of the archive: clip id, number, text."""
-        clips = {row["clip_key"]: row["fingerprint"] for row in rows(self.archive, "clips")}
-        kept = [
-            row
-            for row in rows(self.archive, "captions")
-            if row["origin"] == origin and clips.get(row["clip_key"]) == row["fingerprint"]
-        ]
-        return sorted((row["clip_id"], row["number"], row["caption"]) for row in kept)
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    top = tmp_path_factory.mktemp("captions")
-    names = ("a.mp4", "deep/b.mp4", "deep/same.mp4", "other/same.mp4", "long.mp4")
-    for number, name in enumerate(names):
-        (top / "v" / name).parent.mkdir(parents=True, exist_ok=True)
-        encode(top / "v" / name, count=30 if name == "long.mp4" else 10, rate=10, seed=number)
-    scanned(top / "archive", top / "v")
-    return top
-
-
-@pytest.fixture
-def library(once: Path, tmp_path: Path) -> Library:
-    shutil.copytree(once / "archive", tmp_path / "archive")
-    return Library(tmp_path, tmp_path / "archive")
-
-
-A, B = "v/a.mp4#t=0,1", "v/deep/b.mp4#t=0,1"
-
-
-def noted(report: Report, *words: str) -> bool:
-    """Whether one note holds all of the words."""
-    return any(all(word in note for word in words) for note in report.notes)
 
 
 def test_a_list_of_paths_gives_their_clips_captions(library: Library) -> None:
