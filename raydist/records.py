@@ -100,6 +100,27 @@ class DecodedClip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """One span as a video file of its own, or the reason why there is none. Exactly one of `data` and `reason` is set.
+
+    It begins with the span's first frame, which has the time 0.
+    """
+
+    span: Span
+    data: bytes = b""
+    """mp4, without sound."""
+    width_px: int = 0
+    height_px: int = 0
+    copied: bool = False
+    """Its packets are those of the file; else it was encoded anew."""
+    cpu_s: float = 0.0
+    bytes_read: int = 0
+    """Fetched from a server for this span."""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """How files on servers are read. Credentials are not in it: they come from the usual places."""
 

@@ -1,7 +1,7 @@
 """caption/prepare: the Ray actor that makes clips ready to be sent. Every clip in is one row out: media, or a reason.
 
 Reads     units of work (`clips.units`)
-Gives     `tables.PREPARED`: the frames of each clip as JPEG
+Gives     `tables.PREPARED`: the frames of each clip as JPEG, or each clip as an mp4 of its own
 Promises  what is made for a clip shows its span and nothing else, and is no larger than may be sent
 """
 
@@ -67,8 +67,9 @@ class Preparer:
         clips = file["clips"]
         spans = [Span(start_ms=clip["start_ms"], end_ms=clip["end_ms"]) for clip in clips]
         location = locate(self._roots[file["root"]], file["path"])
+        made = self._frames if self._sending.send == "frames" else self._cuts
         began = time.monotonic()
-        for clip, media in zip(clips, self._frames(location, spans, file["file_fingerprint"]), strict=True):
+        for clip, media in zip(clips, made(location, spans, file["file_fingerprint"]), strict=True):
             yield {**_row(file["video_id"], clip), **media, "prepare_s": time.monotonic() - began}
             began = time.monotonic()
 
@@ -86,6 +87,20 @@ class Preparer:
             began = time.thread_time()
             media = self._pictures(clip)
             yield {**media, "prepare_cpu_s": clip.cpu_s + time.thread_time() - began}
+
+    def _cuts(self, location: str, spans: list[Span], fingerprint: str) -> Iterator[dict[str, Any]]:
+        sending = self._sending
+        for cut in self._child.cut(
+            location, spans, max_px=sending.frame_px, max_bytes=sending.max_bytes, fingerprint=fingerprint
+        ):
+            yield {
+                "clip": cut.data,
+                "width_px": cut.width_px,
+                "height_px": cut.height_px,
+                "prepare_cpu_s": cut.cpu_s,
+                "reason": cut.reason,
+                "detail": cut.detail,
+            }
 
     def _pictures(self, clip: DecodedClip) -> dict[str, Any]:
         if clip.frames is None:

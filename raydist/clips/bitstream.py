@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 _SUPERFRAME_MARK = 0b110
 
 
@@ -79,6 +81,56 @@ def hevc_length_bytes(extradata: bytes | None) -> int:
     if extradata and len(extradata) > 22 and extradata[0] == 1:
         return (extradata[21] & 3) + 1
     return 0
+
+
+class ParameterSets:
+    """Tells whether packets can be decoded with what their file's header says, from the first of them on.
+
+    Source: ITU-T H.264 and H.265, table 7-1 each; ISO/IEC 14496-15, avcC and hvcC.
+    """
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        self._is_hevc = codec == "hevc"
+        self._header = extradata
+        self._has_units = codec in ("h264", "hevc")
+        self._length_bytes = hevc_length_bytes(extradata) if self._is_hevc else h264_length_bytes(extradata)
+
+    def begins(self, data: memoryview) -> bool:
+        """Whether a packet's picture lets no later one reach behind it, of a codec that has other key frames too."""
+        if not self._has_units:
+            return True
+        starts = _CLEAN_STARTS if self._is_hevc else _IDR
+        return next((kind in starts for kind, _ in self._units(data) if kind in self._pictures()), False)
+
+    def know(self, data: memoryview) -> bool:
+        """Whether a packet brings no parameter set that the header does not have."""
+        if not self._has_units:
+            return True
+        sets = _HEVC_SETS if self._is_hevc else _H264_SETS
+        return all(kind not in sets or bytes(unit) in self._header for kind, unit in self._units(data))
+
+    def _pictures(self) -> range:
+        return range(_FIRST_NON_PICTURE) if self._is_hevc else _H264_PICTURES
+
+    def _units(self, data: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Kind and bytes of each NAL unit; none where the units have no length fields."""
+        place, size = 0, self._length_bytes
+        while size and place + size < len(data):
+            start = place + size
+            place = start + int.from_bytes(data[start - size : start], "big")
+            yield (data[start] >> 1) & 0x3F if self._is_hevc else data[start] & 0x1F, data[start:place]
+
+
+_IDR = frozenset({5})
+_H264_PICTURES = range(1, 6)
+_H264_SETS = frozenset({7, 8, 13, 15})
+_CLEAN_STARTS = frozenset(range(16, 22))
+_HEVC_SETS = frozenset({32, 33, 34})
+
+
+def h264_length_bytes(extradata: bytes) -> int:
+    """Size of the length fields of an H.264 stream; 0 for start codes. Source: ISO/IEC 14496-15, avcC."""
+    return (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
 
 
 def _nal_starts(data: memoryview, length_bytes: int) -> list[int]:

@@ -30,18 +30,18 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydist.clips.source import shown
 from raydist.errors import SourceError
-from raydist.records import DecodedClip, Limits, Probe, Span
+from raydist.records import Cut, DecodedClip, Limits, Probe, Span
 
 DEATHS = 2
 """Deaths of the process in one file after which the rest of the file is given up."""
@@ -52,6 +52,7 @@ WALL = 5
 _START_S = 600.0
 """Wall-clock seconds for the process to start: a machine with far too much to do is slow, not broken."""
 _READ_BYTES = 1 << 16
+T = TypeVar("T")
 _ENVIRONMENT = {
     # One thread: parallelism is over children, and idle threads would count as address space.
     "OPENBLAS_NUM_THREADS": "1",
@@ -182,54 +183,93 @@ class Child:
             "hashes": hashes,
             "fingerprint": fingerprint,
         }
+        return self._each(request, spans, self._clip, _no_clip)
+
+    def cut(
+        self, location: str, spans: Sequence[Span], *, max_px: int, max_bytes: int, fingerprint: str = ""
+    ) -> Iterator[Cut]:
+        """`clips.cut.cut_spans` in the process: exactly one cut a span, in order, whatever happens; as `decode`."""
+        request = {
+            "verb": "cut",
+            "location": location,
+            "max_px": max_px,
+            "max_bytes": max_bytes,
+            "fingerprint": fingerprint,
+        }
+        return self._each(request, spans, self._cut, _no_cut)
+
+    def _each(
+        self,
+        request: dict[str, Any],
+        spans: Sequence[Span],
+        receive: Callable[[Span], T | _Death],
+        failed: Callable[[Span, _Death], T],
+    ) -> Iterator[T]:
+        """One result a span, by as many processes as it takes, up to `DEATHS` deaths."""
+        location, fingerprint = request["location"], request["fingerprint"]
         done = deaths = 0
         given_up = self._killers.verdict(location, fingerprint)
         while done < len(spans) and given_up is None:
             rest = spans[done:]
             self._send({**request, "spans": [[span.start_ms, span.end_ms] for span in rest]})
-            failed: _Death | None = None
+            death: _Death | None = None
             for number, span in enumerate(rest, 1):
-                clip = self._clip(span)
-                if isinstance(clip, _Death):
-                    failed = clip
+                result = receive(span)
+                if isinstance(result, _Death):
+                    death = result
                     break
                 self._busy = number < len(rest)
                 done += 1
-                yield clip
-            if failed is None:
+                yield result
+            if death is None:
                 return
             deaths += 1
-            if failed.by_signal:
-                self._killers.add(location, fingerprint, failed)
+            if death.by_signal:
+                self._killers.add(location, fingerprint, death)
             if deaths >= DEATHS:
-                given_up = failed
-            elif failed.by_signal:
+                given_up = death
+            elif death.by_signal:
                 given_up = self._killers.verdict(location, fingerprint)
             else:
-                yield _failure(spans[done], failed)
+                yield failed(spans[done], death)
                 done += 1
         if given_up is not None:
-            yield from (_failure(span, given_up) for span in spans[done:])
+            yield from (failed(span, given_up) for span in spans[done:])
 
     def _clip(self, span: Span) -> DecodedClip | _Death:
         """The next result, once the process has sent it."""
+        reply = self._result()
+        if isinstance(reply, _Death):
+            return reply
+        fields = reply["clip"]
+        shape = fields.pop("shape")
+        pixels = None if shape is None else self._take(shape)
+        for name in ("frame_times_ms", "offsets_ms", "frame_hashes"):
+            fields[name] = tuple(fields[name])
+        return DecodedClip(span=span, frames=pixels, **fields)
+
+    def _cut(self, span: Span) -> Cut | _Death:
+        """The same of a cut."""
+        reply = self._result()
+        if isinstance(reply, _Death):
+            return reply
+        fields = reply["cut"]
+        count = fields.pop("bytes")
+        return Cut(span=span, data=self._take([count]).tobytes() if count else b"", **fields)
+
+    def _result(self) -> dict[str, Any] | _Death:
         allowed_s = self._limits.cpu_s
         while True:
             reply = self._reply(allowed_s)
-            if isinstance(reply, _Death):
+            if isinstance(reply, _Death) or "allow" not in reply:
                 return reply
-            if "allow" in reply:
-                allowed_s = self._limits.cpu_s * reply["allow"]
-                continue
-            fields = reply["clip"]
-            shape = fields.pop("shape")
-            pixels = None
-            if shape is not None:
-                pixels = self._read_frames(shape)
-                self._write(b"\n")  # the frames are taken: their place may be used again
-            for name in ("frame_times_ms", "offsets_ms", "frame_hashes"):
-                fields[name] = tuple(fields[name])
-            return DecodedClip(span=span, frames=pixels, **fields)
+            allowed_s = self._limits.cpu_s * reply["allow"]
+
+    def _take(self, shape: list[int]) -> NDArray[np.uint8]:
+        """What the process has written beside its reply."""
+        pixels = self._read_frames(shape)
+        self._write(b"\n")  # it is taken: its place may be used again
+        return pixels
 
     def _read_frames(self, shape: list[int]) -> NDArray[np.uint8]:
         pixels = np.empty(shape, dtype=np.uint8)
@@ -327,8 +367,12 @@ class Child:
             raise RuntimeError(f"the decoding process does not start: {reply.detail}")
 
 
-def _failure(span: Span, death: _Death) -> DecodedClip:
+def _no_clip(span: Span, death: _Death) -> DecodedClip:
     return DecodedClip(span=span, frames=None, reason=death.reason, detail=death.detail)
+
+
+def _no_cut(span: Span, death: _Death) -> Cut:
+    return Cut(span=span, reason=death.reason, detail=death.detail)
 
 
 def _signal_name(number: int) -> str:

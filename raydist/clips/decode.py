@@ -17,7 +17,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ from raydist.records import DecodedClip, Limits, Span
 __all__ = ["decode_clip", "decode_spans", "probe"]
 
 _TO_THE_END_MS = 1 << 50
+T = TypeVar("T")
 
 
 def decode_clip(
@@ -130,12 +133,61 @@ def decode_spans(
     rule = choose_thirds if sampling == "thirds" else choose
     plan = _Plan(frames, Converter(size_px, resize, hashes=hashes), rule, sampling == "fast", allow)
     limits = limits or Limits()
+    with open_scanned(location, fingerprint, limits, waits) as source:
+        for clip, cpu_s, bytes_read in in_turn(source, limits, spans, plan.clips, _failed):
+            yield replace(clip, cpu_s=cpu_s, bytes_read=bytes_read)
+
+
+@contextmanager
+def open_scanned(location: str, fingerprint: str, limits: Limits, waits: Callable[[float], None]) -> Iterator[Source]:
+    """Open a file for reading, if it is still the one that was scanned.
+
+    Raises:
+        SourceError: as `open_source`; changed.
+    """
     with open_source(location, limits.remote, waits) as source:
         if fingerprint and file_fingerprint(source) != fingerprint:
             raise SourceError(
                 "changed", f"{shown(location)} is not the file that was scanned; run `raydist scan` again"
             )
-        yield from _clips(source, limits, spans, plan)
+        yield source
+
+
+def in_turn(
+    source: Source,
+    limits: Limits,
+    spans: Sequence[Span],
+    serve: Callable[[Video, Sequence[Span]], Iterator[T]],
+    failed: Callable[[Span, str, str], T],
+) -> Iterator[tuple[T, float, int]]:
+    """One result a span; a span that does not fit into memory costs itself, two of them cost the rest.
+
+    Args:
+        serve: gives the results of spans of an open file, in order.
+        failed: makes a result of a span, a reason and a detail.
+
+    Yields:
+        The result, its CPU seconds, and the bytes that a server sent for it.
+    """
+    done = failures = 0
+    started, read = time.process_time(), 0
+    while done < len(spans):
+        try:
+            with open_video(source, limits, quick=True) as video:
+                for result in serve(video, spans[done:]):
+                    refuse_change(source)
+                    now = time.process_time()
+                    done += 1
+                    fetched, read = source.meter.bytes_read - read, source.meter.bytes_read
+                    yield result, now - started, fetched
+                    started = time.process_time()
+        except MemoryError:
+            failures += 1
+            detail = f"{shown(source.location)} needs more memory than the limit allows"
+            given_up = spans[done:] if failures > 1 else spans[done : done + 1]
+            done += len(given_up)
+            for span in given_up:
+                yield failed(span, "too_large", detail), 0.0, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +207,11 @@ class _Plan:
             else ExactReader(video, head, self.convert, self.choose)
         )
 
-
-def _clips(source: Source, limits: Limits, spans: Sequence[Span], plan: _Plan) -> Iterator[DecodedClip]:
-    """One clip a span; a span that does not fit into memory costs itself, two of them cost the rest."""
-    done = failures = 0
-    started, read = time.process_time(), 0
-    while done < len(spans):
-        try:
-            with open_video(source, limits, quick=True) as video:
-                plan.convert.watch(video)
-                for result in _results(video, spans[done:], plan):
-                    clip = _clip(spans[done], result, video.codec)
-                    refuse_change(source)
-                    now = time.process_time()
-                    done += 1
-                    fetched, read = source.meter.bytes_read - read, source.meter.bytes_read
-                    yield replace(clip, cpu_s=now - started, bytes_read=fetched)
-                    started = time.process_time()
-        except MemoryError:
-            failures += 1
-            detail = f"{shown(source.location)} needs more memory than the limit allows"
-            given_up = spans[done:] if failures > 1 else spans[done : done + 1]
-            done += len(given_up)
-            for span in given_up:
-                yield DecodedClip(span=span, frames=None, reason="too_large", detail=detail)
+    def clips(self, video: Video, spans: Sequence[Span]) -> Iterator[DecodedClip]:
+        """One clip a span of an open file."""
+        self.convert.watch(video)
+        for span, result in zip(spans, _results(video, spans, self), strict=True):
+            yield _clip(span, result, video.codec)
 
 
 def _results(video: Video, spans: Sequence[Span], plan: _Plan) -> Iterator[Result | SourceError]:
@@ -206,9 +239,13 @@ def _read(reader: ExactReader | FastReader, span: Span, frames: int) -> Result |
         return error
 
 
+def _failed(span: Span, reason: str, detail: str) -> DecodedClip:
+    return DecodedClip(span=span, frames=None, reason=reason, detail=detail)
+
+
 def _clip(span: Span, result: Result | SourceError, codec: str) -> DecodedClip:
     if isinstance(result, SourceError):
-        return DecodedClip(span=span, frames=None, reason=result.reason, detail=result.detail)
+        return _failed(span, result.reason, result.detail)
     return _assemble(span, *result, codec)
 
 

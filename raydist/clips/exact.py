@@ -45,7 +45,14 @@ class ExactReader:
             SequentialNeededError: see above.
             SourceError: too_large.
         """
-        stretch, ticks = self.stretch(span)
+        return self.read_stretch(*self.stretch(span), frames)
+
+    def read_stretch(self, stretch: Stretch, ticks: list[int], frames: int) -> Result:
+        """The same of a stretch that was read already.
+
+        Args:
+            ticks: of the span's presented frames, rising.
+        """
         keys = self._choose(ticks, frames)
         times_ms = [self._clock.ms(key) for key in keys]
         chosen = Chosen(keys, times_ms, times_ms)

@@ -4,6 +4,7 @@ EXACT   the middle frame of each of T equal intervals: the recipe
 FAST    of each interval a key frame where it has one, else a frame that costs little to get to
 THIRDS  three frames of each of T / 3 of the recipe's intervals, the second of them the recipe's: to choose from in
         training
+EVEN    at most so many frames at equal distances, from the first one on: what a small copy of a clip is made of
 """
 
 from __future__ import annotations
@@ -93,6 +94,12 @@ def choose(presented: Sequence[int], frames: int) -> list[int]:
 def choose_thirds(presented: Sequence[int], frames: int) -> list[int]:
     """THIRDS: three frames of each of the recipe's intervals, given in order of presentation."""
     return [presented[rank] for rank in third_ranks(len(presented), frames)] if presented else []
+
+
+def choose_even(presented: Sequence[int], frames: int) -> list[int]:
+    """EVEN: the first frame of each of `frames` equal intervals; all of them where there are fewer."""
+    count = len(presented)
+    return [presented[i * count // frames] for i in range(frames)] if count > frames else list(presented)
 
 
 Choose = Callable[[Sequence[int], int], list[int]]

@@ -15,19 +15,21 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from raydist.clips.cut import cut_spans
 from raydist.clips.decode import decode_spans
 from raydist.clips.probe import probe
 from raydist.errors import SourceError
-from raydist.records import DecodedClip, Limits, Remote, Span
+from raydist.records import Cut, DecodedClip, Limits, Remote, Span
 
 _PR_SET_PDEATHSIG = 1
+T = TypeVar("T")
 
 
 @dataclass
@@ -65,42 +67,46 @@ class _Service:
             self.reply(probe=asdict(found))
 
     def decode(self, request: dict[str, Any]) -> None:
-        spans = [Span(start_ms=start, end_ms=end) for start, end in request["spans"]]
-        self.allow(1)
-        for clip in self._clips(request, spans):
-            self._send(clip)
-            self.allow(1)
+        names = ("frames", "size_px", "resize", "sampling", "hashes")
+        self._serve(request, decode_spans, names, _no_clip, self._send)
 
-    def _clips(self, request: dict[str, Any], spans: list[Span]) -> Iterator[DecodedClip]:
+    def cut(self, request: dict[str, Any]) -> None:
+        self._serve(request, cut_spans, ("max_px", "max_bytes"), _no_cut, self._send_cut)
+
+    def _serve(
+        self,
+        request: dict[str, Any],
+        results: Callable[..., Iterator[T]],
+        names: tuple[str, ...],
+        failed: Callable[[Span, SourceError], T],
+        send: Callable[[T], None],
+    ) -> None:
+        """A result for each span; what concerns the whole file becomes the reason of the spans that are left."""
+        spans = [Span(start_ms=start, end_ms=end) for start, end in request["spans"]]
         done = 0
+        self.allow(1)
         try:
-            for clip in decode_spans(
+            for result in results(
                 request["location"],
                 spans,
-                frames=request["frames"],
-                size_px=request["size_px"],
-                resize=request["resize"],
-                sampling=request["sampling"],
-                hashes=request["hashes"],
+                **{name: request[name] for name in names},
                 fingerprint=request["fingerprint"],
                 limits=self.limits,
                 allow=self.allow_together,
                 waits=self.waits,
             ):
                 done += 1
-                yield clip
+                send(result)
+                self.allow(1)
         except SourceError as error:
             for span in spans[done:]:
-                yield DecodedClip(span=span, frames=None, reason=error.reason, detail=error.detail)
+                send(failed(span, error))
 
     def _send(self, clip: DecodedClip) -> None:
         shape = None
         if clip.frames is not None:
-            if not self.taken:
-                sys.stdin.buffer.readline()
             shape = clip.frames.shape
-            _write_frames(self.frames, np.ascontiguousarray(clip.frames).data.cast("B"))
-            self.taken = False
+            self._hand_over(np.ascontiguousarray(clip.frames).data.cast("B"))
         fields = {
             name: getattr(clip, name)
             for name in (
@@ -116,6 +122,19 @@ class _Service:
             )
         }
         self.reply(clip={"shape": shape, **fields})
+
+    def _send_cut(self, cut: Cut) -> None:
+        if cut.data:
+            self._hand_over(memoryview(cut.data))
+        names = ("width_px", "height_px", "copied", "cpu_s", "bytes_read", "reason", "detail")
+        self.reply(cut={"bytes": len(cut.data), **{name: getattr(cut, name) for name in names}})
+
+    def _hand_over(self, data: memoryview) -> None:
+        """Once the parent has taken what was written before."""
+        if not self.taken:
+            sys.stdin.buffer.readline()
+        _write_frames(self.frames, data)
+        self.taken = False
 
     def finish(self) -> None:
         """Before the next request: the answer to the last frames is still in the way, and its file in memory.
@@ -147,12 +166,20 @@ def main(arguments: list[str]) -> None:
     sys.excepthook = report
     gc.freeze()  # what was imported stays: a collection then takes a millisecond
     service.reply(ready=True)
-    verbs = {"probe": service.probe, "decode": service.decode}
+    verbs = {"probe": service.probe, "decode": service.decode, "cut": service.cut}
     while line := sys.stdin.buffer.readline():
         service.reply(taken=True)
         request = json.loads(line)
         verbs[request["verb"]](request)
         service.finish()
+
+
+def _no_clip(span: Span, error: SourceError) -> DecodedClip:
+    return DecodedClip(span=span, frames=None, reason=error.reason, detail=error.detail)
+
+
+def _no_cut(span: Span, error: SourceError) -> Cut:
+    return Cut(span=span, reason=error.reason, detail=error.detail)
 
 
 def _allow_cpu(seconds: float) -> None:
