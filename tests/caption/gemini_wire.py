@@ -48,7 +48,7 @@ def read(model: str, body: dict[str, Any]) -> dict[str, Any]:
         )
         if inline["mimeType"] == "image/jpeg":
             images.append(data)
-            tokens += 64 if low else gemini_image_tokens(data)
+            tokens += gemini_image_tokens(data, model.removeprefix("models/"), low)
         elif inline["mimeType"] == "video/mp4":
             video = data
             tokens += video_tokens(data, low)

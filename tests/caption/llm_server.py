@@ -196,7 +196,8 @@ class LLMServer:
         manner = {"slow": "slow", "timeout": "hang", "reset": "reset", "cut": "cut"}.get(fault, "")
         if manner in ("hang", "reset"):
             return Reply(status=0, manner=manner)
-        if fault == "garbage":
+        if fault == "garbage":  # of something in between, not of the provider: nothing is billed
+            received.tokens_in = 0
             return Reply(status=200, body=b"<html>All is well</html>")
         if fault == "gateway":
             return Reply(status=502, body=b"<html><body>502 Bad Gateway</body></html>")

@@ -3,7 +3,8 @@
 The server's rules of counting, near those of the providers and easy to do in one's head:
 
 - text: one token for each 4 characters, rounded up, of all text parts together
-- a picture, Gemini: 258 where both edges are ≤ 384 px, else 258 for each tile of min(edge) / 1.5 px
+- a picture, Gemini: 258 where both edges are ≤ 384 px, else 258 for each tile of min(edge) / 1.5 px; 64 with
+  `MEDIA_RESOLUTION_LOW`; from gemini-3 on 1120, and 280 with it
 - a picture, OpenAI: 85 with `detail: low`, else 85 + 170 for each tile of 512 px
 - a video, Gemini: 66 a second begun with `MEDIA_RESOLUTION_LOW`, else 258; no sound is counted
 - an answer: one token for each 4 characters, rounded up, and the thoughts that the server was told to have
@@ -111,9 +112,13 @@ def text_tokens(text: str) -> int:
     return math.ceil(len(text) / 4)
 
 
-def gemini_image_tokens(data: bytes) -> int:
+def gemini_image_tokens(data: bytes, model: str, low: bool) -> int:
     """Tokens of a picture, Gemini."""
     width, height = _size(data)
+    if model.startswith("gemini-3"):
+        return 280 if low else 1120
+    if low:
+        return 64
     if max(width, height) <= 384:
         return 258
     tile = max(1, math.floor(min(width, height) / 1.5))

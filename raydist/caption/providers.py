@@ -1,0 +1,79 @@
+"""Providers of captions: which there are, what each needs, and how one is loaded where requests are made."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from raydist.caption import chat, gemini
+from raydist.caption.asking import Access, Provider
+from raydist.caption.keys import KEYS, base_url, key_of, needs_key, redacted
+from raydist.errors import ProviderError, UsageError
+
+__all__ = ["DEFAULT_MODELS", "KEYS", "MAX_BYTES", "load", "origin", "redacted", "require"]
+
+DEFAULT_MODELS: Mapping[str, str] = {"gemini": "gemini-2.5-flash-lite"}
+"""Of those that have one. OpenAI's and other servers' models come and go: name one."""
+
+MAX_BYTES: Mapping[str, int] = {"gemini": gemini.MAX_BYTES, "openai": chat.MAX_BYTES}
+"""Of the media of one request."""
+
+_CLIENTS = {"gemini": "google.genai", "openai": "openai"}
+_PROVIDERS: Mapping[str, Callable[[Access], Provider]] = {"gemini": gemini.Gemini, "openai": chat.Chat}
+
+
+def require(access: Access) -> None:
+    """See that a provider can be asked, without asking it.
+
+    Raises:
+        UsageError: an unknown provider, no model, or an address that is none.
+        ProviderError: its client is not installed, or its key is not in the environment.
+    """
+    if access.provider not in _PROVIDERS:
+        raise UsageError(f"caption.provider={access.provider!r}: expected one of {', '.join(_PROVIDERS)}, or local")
+    if not access.model:
+        raise UsageError(
+            f"caption.provider={access.provider} and no model: expected caption.model, the name of a model that takes "
+            "pictures as its server has it"
+        )
+    url = base_url(access)
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise UsageError(f"caption.base_url={redacted(url)!r}: expected an address such as http://localhost:8000/v1")
+    if not _is_installed(_CLIENTS[access.provider]):
+        raise ProviderError(
+            f"the client of {access.provider} ({_CLIENTS[access.provider]}) is not installed: "
+            f"pip install 'raydist[{access.provider}]'"
+        )
+    if needs_key(access) and not key_of(access.provider):
+        names = KEYS[access.provider]
+        others = f" (or {', '.join(names[:-1])})" if names[1:] else ""
+        raise ProviderError(
+            f"{access.provider} needs a key: expected the environment variable {names[-1]}{others}, on every machine "
+            "that asks; a server of your own (caption.base_url) needs none"
+        )
+
+
+def load(access: Access) -> Provider:
+    """A provider, ready to be asked by any number of threads. In the process that asks: the key comes from there.
+
+    Raises:
+        UsageError, ProviderError: as `require`.
+    """
+    require(access)
+    return _PROVIDERS[access.provider](access)
+
+
+def origin(access: Access) -> str:
+    """What `captions.origin` holds: the model's name."""
+    if access.provider == "local" and os.path.isdir(os.path.expanduser(access.model)):
+        return os.path.basename(os.path.abspath(os.path.expanduser(access.model)))  # not where it lies on a machine
+    return access.model.removeprefix("models/") or DEFAULT_MODELS.get(access.provider, "")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # its parent is not there, or it is blocked
+        return False
