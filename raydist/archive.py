@@ -42,9 +42,14 @@ class Archive:
         """Find videos and cut them into clips; keywords are those of `raydist.scan.Request`."""
         return scan_stage.run(self.config, scan_stage.Request(inputs=inputs, **request))
 
-    def caption(self, file: str | None = None, *, keep: bool = False) -> Report:
-        """Give clips the captions of a list; `keep` confirms those of files that changed since."""
-        return caption_stage.run(self.config, caption_stage.Request(file=file, keep=keep))
+    def caption(
+        self, file: str | None = None, *, provider: str | None = None, model: str | None = None, **request: Any
+    ) -> Report:
+        """Give clips the captions of a list, or of a provider's model; keywords are those of `caption.Request`."""
+        if file and provider:
+            raise UsageError("expected a list of captions or a provider, not both")
+        config = settings_of.changed(self.config, {"caption.provider": provider, "caption.model": model})
+        return caption_stage.run(config, caption_stage.Request(file=file, **request))
 
     def train(self, run: str = "lora", *, model: str | None = None, retry_failed: bool = False) -> Report:
         """Fine-tune a model on the captioned clips; its adapter bears the run's name."""

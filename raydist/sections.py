@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from raydist.records import Remote
+
+
+def _split(value: Any) -> Any:
+    """A list as `--set` and the environment write it: `plain, brief`."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+_Word = TypeVar("_Word")
+_Words = Annotated[tuple[_Word, ...], BeforeValidator(_split)]
 
 
 class Section(BaseModel):
@@ -107,7 +116,7 @@ class Caption(Section):
     model: str = Field(default="", description="the provider's model; local: a folder or a hub repository")
     base_url: str = Field(default="", description="address of the provider's server; empty: the provider's own")
     hints: str = Field(default="", max_length=4_000, description="what your videos show and how to speak of it")
-    details: tuple[Literal["plain", "brief", "full"], ...] = Field(
+    details: _Words[Literal["plain", "brief", "full"]] = Field(
         default=("plain",), min_length=1, max_length=3, description="captions of a clip: a sentence, some words, more"
     )
     captioned: Literal["skip", "add"] = Field(
@@ -193,7 +202,7 @@ class Dedup(Section):
     drop: Literal["copies", "similar"] = Field(
         default="copies", description="which pairs make a clip redundant: copies, or similar: every pair of vectors"
     )
-    keep: tuple[Literal["longest", "largest", "bit_rate", "oldest"], ...] = Field(
+    keep: _Words[Literal["longest", "largest", "bit_rate", "oldest"]] = Field(
         default=("longest", "largest", "bit_rate", "oldest"), description="which video of a group stays: first that"
     )
     cover: float = Field(default=0.9, gt=0, le=1, description="share of a clip that kept clips must show to drop it")

@@ -41,6 +41,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no 
 os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # Ray's own name
 
 
+KEYS_OF_WORKERS = dict.fromkeys(("GEMINI_API_KEY", "OPENAI_API_KEY"), "test-key-that-nobody-may-see-7f3a")
+"""Providers' keys, as a cluster's machines have them: workers take them from their own environment."""
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference numbers and odd files that may lie beside the checkout."""
@@ -57,14 +61,17 @@ def cluster() -> Iterator[None]:
 
     # Sockets lie below it, and their paths may have some hundred characters only.
     folder = tempfile.mkdtemp(prefix="rd")
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        _temp_dir=folder,
-        logging_level="error",
-        log_to_driver=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS_OF_WORKERS.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            _temp_dir=folder,
+            logging_level="error",
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""caption: clips -> captions.
+"""caption: clips -> captions, from lists that people wrote, or by a model that looks at the clips.
 
-Reads   a list of captions (`--from`): CSV, TSV, JSONL or JSON; `clips` and `videos` to find what its lines are about
-Writes  `captions`: clip_key, fingerprint, number, caption, origin `sidecar`
-Again   the same list again changes nothing; a changed one replaces the sidecar captions of the clips that it names
+Reads   a list of captions (`--from`), or the clips themselves (`--provider`); `clips`, `videos`
+Writes  `captions`: clip_key, fingerprint, number, caption, origin (`sidecar`, or the model's name), prompt_hash, cut
+Again   the same list again changes nothing; what a model has answered to a prompt is not asked again
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from raydist import tabular
-from raydist.caption.listed import bring
+from raydist.caption import listed
 from raydist.caption.write import keep, stale_captions
 from raydist.config import Config
 from raydist.errors import ArchiveError, UsageError
 from raydist.records import Report
 from raydist.report import new_run, save
 from raydist.store import lease, read, settings, stale
+from raydist.store.tables import ensure_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,30 +31,75 @@ class Request:
     """List of captions."""
     keep: bool = False
     """Captions of files that changed since are still right."""
+    limit: int = 0
+    """Clips that a provider is asked about, at most; 0: all that have no caption."""
+    dry_run: bool = False
+    """Say what a provider would be asked and what it would cost; nothing is sent."""
+    retry_failed: bool = False
+    """Ask again about clips that failed."""
+    review: bool = False
+    """Look through the captions that there are."""
+    sheet: str | None = None
+    """File of the page that `review` writes; None: in the run's folder."""
 
 
 def run(config: Config, request: Request) -> Report:
-    """Give clips the captions of a list, or confirm those that they had before their file changed.
+    """Give clips captions, of a list or of a model; confirm those from before their file changed; or look them through.
 
     Raises:
-        UsageError: nothing to do, a file that cannot be read or lacks columns, or no line of it names a clip.
+        UsageError: nothing to do or several things at once; a file that cannot be read or lacks columns, or no line of
+            it names a clip; a provider that lacks its extra, its key or a model.
         ArchiveError: no archive, or nothing was scanned into it.
+        ProviderError: the provider refuses all requests or does not answer any more; what was answered is kept.
         StoreError: a scan or another import is at work on the archive.
     """
-    started = time.monotonic()
     location = config.require_archive()
-    if not (request.file or request.keep):
-        raise UsageError("nothing to caption with: expected --from FILE, or --keep for captions of changed files")
-    listing = tabular.read(request.file, "--from") if request.file else None
+    _refuse_contradictions(config, request)
+    listing = listed.read(request.file, "--from", config.caption) if request.file else None
     settings.open_existing(location)
     if not read.count_rows(location, "clips"):
         raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
+    if read.open_table(location, "captions") is not None:
+        ensure_columns(location, "captions", {"cut": pa.bool_()})  # archives of before there was the column
+    if request.review:
+        from raydist.caption import review
+
+        return review.run(config, request.sheet)
+    if not (request.file or request.keep):
+        from raydist.caption import driver
+
+        wanted = driver.Wanted(limit=request.limit, dry_run=request.dry_run, retry_failed=request.retry_failed)
+        return driver.run(config, wanted)
+    return _bring(config, location, request, listing)
+
+
+def _refuse_contradictions(config: Config, request: Request) -> None:
+    """Exactly one of a list (or confirming), a provider and a review; a provider in a file of settings is none."""
+    if not (request.file or request.keep or request.review or config.caption.provider):
+        raise UsageError(
+            "nothing to caption with: expected --from FILE, --provider gemini, openai or local, --review, or --keep "
+            "for captions of changed files"
+        )
+    if request.review and (request.file or request.keep):
+        raise UsageError(
+            "--review looks through the captions that there are: give --from or --keep in a call of their own"
+        )
+    for name in ("limit", "dry_run", "retry_failed"):
+        if getattr(request, name) and (request.file or request.keep or request.review):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for captions by a provider: leave it out, or --from, --keep and --review")
+    if request.limit < 0:
+        raise UsageError(f"--limit {request.limit}: expected a number of clips, 1 or more")
+
+
+def _bring(config: Config, location: str, request: Request, listing: tabular.Listing | None) -> Report:
+    started = time.monotonic()
     stale.repair_unless_scanning(location)
     counts: dict[str, int] = {}
     notes: list[str] = []
     with lease.Lease(location, "caption", exclusive=True):
         if listing is not None:
-            counts, notes = bring(config, location, listing)
+            counts, notes = listed.bring(config, location, listing)
         if request.keep:
             counts["confirmed"], removed = keep(location)
             notes += [f"{removed:,} captions of earlier contents were outdated by newer ones and went"] * bool(removed)

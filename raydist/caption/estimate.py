@@ -25,8 +25,8 @@ from raydist.report import run_folder
 SAMPLE = 6
 """Clips that are made ready, to see what that takes."""
 
-_EXPECTED = {"plain": 22, "brief": 8}
-_FORM = 12
+_EXPECTED = {"plain": 18, "brief": 8}
+_FORM = 8
 """Tokens of an answer around its captions."""
 _REPORTS = 20
 

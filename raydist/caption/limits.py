@@ -176,7 +176,7 @@ class Gate:
 class GateActor:
     """The gate as a Ray actor. Workers wait in it in the order in which they came."""
 
-    def __init__(self, allowance: Allowance, window_s: float = WINDOW_S) -> None:
+    def __init__(self, allowance: Allowance, window_s: float) -> None:
         self._gate = Gate(allowance, window_s)
         self._turn = asyncio.Lock()
         self._moved = asyncio.Event()
@@ -236,4 +236,5 @@ def start(allowance: Allowance) -> Any:
 
     # Each waiting worker holds a call.
     calls = 2 * allowance.in_flight + 1000
-    return ray.remote(num_cpus=0, max_concurrency=calls)(GateActor).remote(allowance)
+    gate: Any = ray.remote(GateActor)
+    return gate.options(num_cpus=0, max_concurrency=calls).remote(allowance, WINDOW_S)

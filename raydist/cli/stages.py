@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from raydist.cli.common import Resolve, again, as_json, cli, finish, settings, with_adapter
+from raydist.errors import UsageError
 
 
 @cli.command()
@@ -29,16 +30,38 @@ def scan(resolve: Resolve, inputs: tuple[str, ...], clip_seconds: float | None, 
 
 
 @cli.command()
-@click.option("--from", "listed", metavar="FILE", help="CSV, TSV, JSONL or JSON: a file or clip, its caption, a line.")
+@click.option(
+    "--from",
+    "file",
+    metavar="PATH",
+    help="Captions that there are: CSV, TSV, JSONL, JSON, Parquet, SRT, VTT, a WebDataset shard, or a folder of .txt, "
+    ".json, .srt and .vtt beside clips.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["gemini", "openai", "local"]),
+    help="Let a model look at the clips; openai: any server that speaks its API. Keys come from the environment.",
+)
+@click.option("--model", metavar="M", help="The provider's model; local: a folder or a hub repository.")
+@click.option("--limit", type=int, default=0, metavar="N", help="Ask about N clips at most, spread over all.")
+@click.option("--max-cost", type=float, metavar="MONEY", help="Stop before more is spent. [default: no limit]")
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked, what it takes and what it costs.")
+@click.option("--retry-failed", is_flag=True, help="Ask again about clips that failed.")
+@click.option("--review", is_flag=True, help="Look through the captions: suspects, repeats, a page with pictures.")
+@click.option("--sheet", metavar="FILE", help="The page that --review writes. [default: in the run's folder]")
 @click.option("--keep", is_flag=True, help="Captions of files that changed since are still right.")
 @as_json
 @settings
-def caption(resolve: Resolve, listed: str | None, keep: bool, as_json: bool) -> None:
-    """Give clips captions."""
+def caption(
+    resolve: Resolve, provider: str | None, model: str | None, max_cost: float | None, as_json: bool, **request: Any
+) -> None:
+    """Give clips captions: those of a list, or of a model that looks at them."""
     from raydist import caption as stage
 
-    config = resolve().config
-    finish(stage.run(config, stage.Request(file=listed, keep=keep)), config, as_json)
+    if provider and (request["file"] or request["keep"] or request["review"]):
+        raise UsageError("--provider asks a model for captions: leave it out, or --from, --keep and --review")
+    config = resolve(caption__provider=provider, caption__model=model, caption__max_cost=max_cost).config
+    finish(stage.run(config, stage.Request(**request)), config, as_json)
 
 
 @cli.command()

@@ -126,7 +126,7 @@ def _waiting(
     location: str,
     table: str,
     done_where: str | None,
-    failure: str,
+    failure: str | None,
     hash_version: int | None,
     retry_failed: bool,
     columns: Sequence[str],

@@ -1,0 +1,359 @@
+"""Captions by a model: the clips that have none are made ready on Ray and asked about, many at a time.
+
+Reads     `clips`, `captions`, `failures`; answers that a killed run left on the disk
+Writes    `captions`, `failures`, every minute; the answers themselves at once (see `caption.answers`)
+Again     safe to run again after any crash: nothing that was answered is asked again
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from raydist import choice, runtime
+from raydist.caption import limits, providers, summary
+from raydist.caption.asker import Asker, Task
+from raydist.caption.asking import Access
+from raydist.caption.estimate import SAMPLE, Estimate, estimate, measured_tokens, prepare_some
+from raydist.caption.ledger import Ledger, failures_key
+from raydist.caption.patience import Patience
+from raydist.caption.prepare import Preparer, Sending
+from raydist.caption.prices import Price, price_of, text_tokens
+from raydist.caption.prompt import Prompt
+from raydist.clips.naming import is_settled
+from raydist.clips.units import clips_a_unit, units
+from raydist.config import Config
+from raydist.errors import ProviderError, StoreError, UsageError
+from raydist.models.lengths import TextLimit
+from raydist.progress import Bar, bar, talk
+from raydist.records import Report
+from raydist.report import new_run, run_folder, save
+from raydist.store import compact, lease, pending, read, roots, stale
+
+if TYPE_CHECKING:
+    import ray.data
+
+VERB = "caption --provider"
+"""In the lease: two of these at once would pay for the same clips."""
+
+_THREADS = 16
+"""Requests of one asking process at a time."""
+_BATCHES = 4
+"""Clips that it is given at once, for each of them: one slow answer should not hold up many."""
+_LEAVE_S = 15.0
+"""What a stopped run waits for answers that are under way."""
+_POLL_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What one run is asked to do."""
+
+    limit: int = 0
+    """Clips at most; 0: all that wait."""
+    dry_run: bool = False
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is asked of whom, resolved from the settings."""
+
+    access: Access
+    origin: str
+    prompt: Prompt
+    limit: TextLimit
+    price: Price | None
+    sending: Sending
+
+
+def run(config: Config, wanted: Wanted) -> Report:
+    """Caption the clips that have no caption of this model to this prompt.
+
+    Raises:
+        UsageError: settings that do not go together, a missing extra, no key.
+        ModelError: a local model, or the encoder whose texts are to fit, that is not here.
+        ProviderError: the provider refuses all requests, or does not answer any more; what was answered is kept.
+        StoreError: another run of this kind is at work on the archive.
+    """
+    began = time.monotonic()
+    location = config.require_archive()
+    job = _job(config)
+    if wanted.dry_run:
+        found = _pending(config, job, wanted)
+        estimated = _estimated(config, job, found, _count(config, job, found, wanted))
+        return summary.dry_run(config, job, found, estimated, time.monotonic() - began)
+    name = new_run("caption")
+    with lease.Lease(location, VERB) as held:
+        _require_alone(location, held)
+        runtime.Manifest.sweep(run_folder(location, ""), held.others)
+        stale.repair_unless_scanning(location)
+        ledger = Ledger(location, job.origin, job.prompt.hash)
+        recovered = ledger.recover()
+        ledger.commit()
+        found = _pending(config, job, wanted)
+        spent = _work(config, job, found, ledger, name, _count(config, job, found, wanted))
+        if read.need_table(location, "clips").version != found.versions["clips"]:
+            stale.delete_stale(location)
+        compact.compact_if_alone(location, "captions", held)
+    report = summary.report(name, time.monotonic() - began, job, found, ledger, spent, recovered)
+    save(report, location)
+    if spent.stop in ("fatal", "down"):
+        raise ProviderError(
+            f"{job.access.provider} ({job.origin}) {_trouble(spent)}: {spent.why}. {ledger.counts['clips']:,} clips "
+            "were captioned and are kept; run the same command again when that is mended."
+        )
+    return report
+
+
+def _job(config: Config) -> Job:
+    """Look everything up before anything begins."""
+    section = config.caption
+    model = section.model or providers.DEFAULT_MODELS.get(section.provider, "")
+    access = Access(provider=section.provider, model=model, base_url=section.base_url, timeout_s=section.timeout_s)
+    _refuse_contradictions(config)
+    if section.provider == "local":
+        from raydist.caption.local import require_local
+
+        require_local(model, section.device)
+    else:
+        providers.require(access)
+    limit = choice.text_limit(config.require_archive(), config.embed.model)
+    prompt = Prompt(
+        hints=section.hints, details=section.details, room=limit.room, send=section.send, frames=section.frames
+    )
+    price = None if section.provider == "local" else price_of(model, section.prices)
+    if price is not None and section.batch_api:
+        price = price.halved()
+    if section.max_cost and price is None:
+        raise UsageError(
+            f"caption.max_cost={section.max_cost:g}, and no price of {model!r} is known: add it to a TOML file and "
+            "name that with --set caption.prices=FILE (docs/captions.md shows one)"
+        )
+    sending = Sending(
+        send=section.send,
+        frames=section.frames,
+        frame_px=section.frame_px,
+        max_bytes=providers.MAX_BYTES.get(section.provider, 1 << 30),
+    )
+    return Job(access=access, origin=providers.origin(access), prompt=prompt, limit=limit, price=price, sending=sending)
+
+
+def _refuse_contradictions(config: Config) -> None:
+    section = config.caption
+    if section.send == "clip" and section.provider != "gemini":
+        raise UsageError(
+            f"caption.send=clip, and {section.provider} takes pictures: expected caption.send=frames, or gemini"
+        )
+    if section.batch_api and section.provider != "gemini":
+        raise UsageError(f"caption.batch_api=true, and {section.provider} has none that is known here: expected gemini")
+    if len(set(section.details)) < len(section.details):
+        raise UsageError(f"caption.details={list(section.details)}: expected each of plain, brief, full once")
+
+
+def _require_alone(location: str, held: lease.Lease) -> None:
+    others = [holder for holder in held.others() if holder.verb == VERB]
+    if others:
+        raise StoreError(
+            f"{others[0]} is at work on {location!r}, and two would pay for the same clips: wait for it, or stop it"
+        )
+
+
+def _pending(config: Config, job: Job, wanted: Wanted) -> pending.Pending:
+    return pending.uncaptioned_clips(
+        config.require_archive(),
+        job.origin,
+        job.prompt.hash,
+        failures_key(job.origin, job.prompt.hash),
+        add=config.caption.captioned == "add",
+        retry_failed=wanted.retry_failed,
+    )
+
+
+def _count(config: Config, job: Job, found: pending.Pending, wanted: Wanted) -> int:
+    """How many of the clips that wait are made ready: no more than the budget can pay for, were answers free."""
+    count = min(found.count, wanted.limit) if wanted.limit else found.count
+    section = config.caption
+    if section.max_cost and job.price is not None:
+        least = job.price.cost(text_tokens(job.prompt.words()), 0)
+        if least > 0 and not wanted.dry_run:
+            count = min(count, int(section.max_cost / least) + section.in_flight)
+    return count
+
+
+def _manifest(location: str, found: pending.Pending, count: int, ledger: Ledger | None = None) -> Iterator[pa.Table]:
+    """Units of `count` of the clips that wait, spread evenly over all of them."""
+    size = clips_a_unit(count)
+    seen = 0
+    for table in found:
+        # Of every `found.count / count` clips one: a trial of 50 clips should not be of one video.
+        places = [row for row in range(table.num_rows) if _is_taken(seen + row, count, found.count)]
+        seen += table.num_rows
+        if not places:
+            continue
+        clips = table.take(places)
+        files: dict[str, dict[str, str]] = {}
+        columns = ["video_id", "root", "path", "file_fingerprint"]
+        ids = clips["video_id"].unique().to_pylist()
+        for row in read.rows_by_key(location, "videos", ids, columns, key="video_id").to_pylist():
+            files[row.pop("video_id")] = row
+        ready = [
+            clip
+            for clip in clips.to_pylist()
+            if (file := files.get(clip["video_id"])) and is_settled(clip, file["file_fingerprint"])
+        ]
+        if ledger is not None:
+            ledger.counts["waiting"] += clips.num_rows - len(ready)
+        yield units(ready, files, size)
+
+
+def _is_taken(place: int, count: int, of: int) -> bool:
+    return place * count // of != (place + 1) * count // of
+
+
+def _estimated(config: Config, job: Job, found: pending.Pending, count: int) -> Estimate:
+    location = config.require_archive()
+    places = roots.places(location, config.roots)
+    some = pa.concat_tables(_manifest(location, found, min(count, SAMPLE))) if count else units([], {})
+    sample = prepare_some(some, places, job.sending, config.limits(), job.price)
+    measured = measured_tokens(location, job.origin, job.prompt.hash)
+    return estimate(count, sample, job.prompt, job.price, measured)
+
+
+def _work(config: Config, job: Job, found: pending.Pending, ledger: Ledger, name: str, count: int) -> limits.Spent:
+    """Ask about `count` clips; what the gate counted."""
+    location = config.require_archive()
+    manifest = runtime.Manifest(run_folder(location, name) / "manifest")
+    try:
+        manifest.write(_manifest(location, found, count, ledger))
+        if not manifest.rows:
+            return limits.Spent()
+        with runtime.session(config.ray) as resources, bar(f"captioning with {job.origin}", count) as progress:
+            return _asked(config, job, manifest, ledger, resources, progress)
+    finally:
+        manifest.remove()
+
+
+def _asked(
+    config: Config,
+    job: Job,
+    manifest: runtime.Manifest,
+    ledger: Ledger,
+    resources: runtime.Resources,
+    progress: Bar,
+) -> limits.Spent:
+    import ray
+
+    section = config.caption
+    gate = limits.start(
+        limits.Allowance(
+            requests_per_minute=section.requests_per_minute,
+            tokens_per_minute=section.tokens_per_minute,
+            in_flight=section.in_flight,
+            max_cost=section.max_cost,
+            lost_s=4 * section.timeout_s + 60,
+        )
+    )
+    interrupted = False
+    try:
+        for reference, rows in runtime.references(_graph(config, job, manifest, resources, gate)):
+            left = ledger.counts["left"]
+            ledger.add(ray.get(reference).to_pylist())
+            progress.advance(rows)
+            progress.note(summary.spending(job, ledger))
+            if ledger.due(section.commit_s, section.commit_rows):
+                ledger.commit()
+            if ledger.counts["left"] > left:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        spent = _settle(gate, ledger, _LEAVE_S if interrupted else section.timeout_s, interrupted)
+    return spent
+
+
+def _settle(gate: Any, ledger: Ledger, longest_s: float, interrupted: bool) -> limits.Spent:
+    """Let nothing more be asked, wait for what is under way, and commit all that was answered."""
+    import ray
+
+    spent = limits.Spent()
+    with suppress(ray.exceptions.RayError):
+        spent = limits.Spent(**ray.get(gate.spent.remote()))
+        if spent.at_work:
+            ray.get(gate.stop.remote("interrupted", "the run was stopped"))
+            talk.print(f"waiting up to {longest_s:.0f} s for {spent.at_work:,} clips that are under way")
+        deadline = time.monotonic() + longest_s
+        while spent.at_work and time.monotonic() < deadline:
+            time.sleep(0.2)
+            spent = limits.Spent(**ray.get(gate.spent.remote()))
+    ledger.recover()
+    ledger.commit()
+    if interrupted:
+        talk.print(f"stopped; {ledger.counts['clips']:,} clips are captioned, the same command goes on from there")
+    return spent
+
+
+def _graph(
+    config: Config, job: Job, manifest: runtime.Manifest, resources: runtime.Resources, gate: Any
+) -> ray.data.Dataset:
+    """manifest -> clips made ready -> answers."""
+    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
+
+    section = config.caption
+    gpu = section.provider == "local" and section.device != "cpu" and resources.gpus >= 1
+    askers = 0 if gpu else max(1, -(-section.in_flight // _THREADS)) if section.provider != "local" else 1
+    decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
+    plan = runtime.plan(resources, workers=decoders, encoders=askers, gpus=gpu)
+    location = config.require_archive()
+    prepared = manifest.dataset().map_batches(
+        # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
+        Preparer,
+        fn_constructor_args=(roots.places(location, config.roots), job.sending, config.limits()),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=plan.workers),
+        num_cpus=plan.worker_cpus,
+    )
+    asker, arguments, batch = _asking(config, job, plan, gate)
+    return prepared.map_batches(
+        # 1:1. Batches of clips of many videos; the actor has as many requests under way as its share is.
+        asker,
+        fn_constructor_args=arguments,
+        batch_size=batch,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=plan.encoders),
+        num_cpus=runtime.ENCODER_CPUS,
+        num_gpus=plan.encoder_gpus,
+    )
+
+
+def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[type, tuple[Any, ...], int]:
+    """The actor that asks, what it is made of, and how many clips it is given at once."""
+    section = config.caption
+    location = config.require_archive()
+    if section.provider == "local":
+        batch = section.local_batch or (8 if plan.encoder_gpus else 1)
+        device = "cuda" if plan.encoder_gpus else "cpu"
+        from raydist.caption.local import LocalAsker
+
+        return LocalAsker, (job.access.model, device, batch, job.prompt, job.limit, job.origin), 4 * batch
+    patience = Patience(tries=section.tries, longest_s=section.retry_after_s)
+    task = Task(
+        access=job.access, origin=job.origin, prompt=job.prompt, limit=job.limit, price=job.price, patience=patience
+    )
+    if section.batch_api:
+        from raydist.caption.batches import BatchAsker
+
+        return BatchAsker, (task, location, _POLL_S), section.batch_clips
+    threads = -(-section.in_flight // plan.encoders)
+    return Asker, (task, location, gate, threads), threads * _BATCHES
+
+
+def _trouble(spent: limits.Spent) -> str:
+    return "refuses all requests" if spent.stop == "fatal" else f"failed {limits.GIVEN_UP} clips in a row"
