@@ -32,7 +32,7 @@ def scan(resolve: Resolve, inputs: tuple[str, ...], clip_seconds: float | None, 
 @cli.command()
 @click.option(
     "--from",
-    "file",
+    "listed",
     metavar="PATH",
     help="Captions that there are: CSV, TSV, JSONL, JSON, Parquet, SRT, VTT, a WebDataset shard, or a folder of .txt, "
     ".json, .srt and .vtt beside clips.",
@@ -53,15 +53,21 @@ def scan(resolve: Resolve, inputs: tuple[str, ...], clip_seconds: float | None, 
 @as_json
 @settings
 def caption(
-    resolve: Resolve, provider: str | None, model: str | None, max_cost: float | None, as_json: bool, **request: Any
+    resolve: Resolve,
+    listed: str | None,
+    provider: str | None,
+    model: str | None,
+    max_cost: float | None,
+    as_json: bool,
+    **request: Any,
 ) -> None:
     """Give clips captions: those of a list, or of a model that looks at them."""
     from raydist import caption as stage
 
-    if provider and (request["file"] or request["keep"] or request["review"]):
+    if provider and (listed or request["keep"] or request["review"]):
         raise UsageError("--provider asks a model for captions: leave it out, or --from, --keep and --review")
     config = resolve(caption__provider=provider, caption__model=model, caption__max_cost=max_cost).config
-    finish(stage.run(config, stage.Request(**request)), config, as_json)
+    finish(stage.run(config, stage.Request(file=listed, **request)), config, as_json)
 
 
 @cli.command()
