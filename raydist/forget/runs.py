@@ -22,6 +22,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from markupsafe import escape
 
 from raydist.clips import naming
 from raydist.forget import events
@@ -65,7 +66,12 @@ class Traces:
 
     def are_on(self, page: str) -> bool:
         """Whether a page names one of the videos, or shows a caption of it."""
-        return self.are_in(page) or any(html.escape(caption) in page for caption in self.captions)
+        return self.are_in(page) or any(form in page for caption in self.captions for form in _on_pages(caption))
+
+
+def _on_pages(text: str) -> tuple[str, str]:
+    """A text as HTML: two ways to write quotation marks."""
+    return html.escape(text), str(escape(text))
 
 
 def _as_listed(video: str) -> str:
@@ -80,7 +86,7 @@ def _any_of(names: Iterable[str]) -> str:
         for name in names
         for form in (
             name,
-            html.escape(name),
+            *_on_pages(name),
             quote(name),
             json.dumps(name)[1:-1],
             json.dumps(name, ensure_ascii=False)[1:-1],

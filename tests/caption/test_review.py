@@ -233,6 +233,23 @@ def test_without_vectors_it_does_the_rest_and_says_what_is_missing(tmp_path: Pat
     assert kept["details"]["repeated"][0]["clips"] == 3
 
 
+def test_a_page_is_gone_with_a_video_whose_name_or_caption_has_quotation_marks(tmp_path: Path) -> None:
+    name = 'it\'s "a" & b.mp4'
+    archive = small(tmp_path, name)
+    encode(tmp_path / "v" / "other.mp4", count=10, rate=10, seed=5)
+    scanned(archive, tmp_path / "v")
+    clip = f"v/{name}#t=".replace('"', '""')
+    brought(archive, f'clip_id,caption\n"{clip}0,1",the dog\'s day\n"{clip}1,2",the dog\'s day\nv/other.mp4,a cat\n')
+    # No film of it is drawn, so only the tables name it.
+    page = Path(review.run(configure(archive), None, sample=0).details["sheet"])
+    assert "dog&#39;s" in page.read_text()
+    (archive / "runs" / "words").mkdir()
+    (archive / "runs" / "words" / "page.html").write_text("<p>the dog&#39;s day</p>")
+    forget.run(configure(archive), forget.plan(configure(archive), [f"v/{name}"]))
+    assert not page.exists()
+    assert not (archive / "runs" / "words" / "page.html").exists()
+
+
 def test_captions_that_were_cut_and_those_of_all_origins_are_shown(tmp_path: Path) -> None:
     archive = small(tmp_path)
     brought(archive, "path,start,end,caption\na.mp4,0,1,one\na.mp4,1,2,two\n")
