@@ -12,8 +12,8 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolut
 
 from raydist.errors import ModelError
 
-PATTERNS = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt")
-"""Weights, configuration and tokenizer; no pickles, no code, no second copy of the weights for another library."""
+PATTERNS = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.jinja")
+"""Weights, configuration, tokenizer and chat template; no pickles, no code, no second copy of the weights for another library."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
