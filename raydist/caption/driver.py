@@ -120,7 +120,7 @@ def _job(config: Config) -> Job:
     if section.provider == "local":
         from raydist.caption.local import require_local
 
-        require_local(model, section.device)
+        require_local(model, section.device, len(section.details))
     else:
         providers.require(access)
     limit = choice.text_limit(config.require_archive(), config.embed.model)
@@ -340,9 +340,10 @@ def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[ty
     if section.provider == "local":
         batch = section.local_batch or (8 if plan.encoder_gpus else 1)
         device = "cuda" if plan.encoder_gpus else "cpu"
-        from raydist.caption.local import LocalAsker
+        from raydist.caption.local import LocalAsker, require_local
 
-        return LocalAsker, (job.access.model, device, batch, job.prompt, job.limit, job.origin), 4 * batch
+        model = require_local(job.access.model, device)  # a worker may have another current directory
+        return LocalAsker, (model, device, batch, job.prompt, job.limit, job.origin), 4 * batch
     patience = Patience(tries=section.tries, longest_s=section.retry_after_s)
     task = Task(
         access=job.access, origin=job.origin, prompt=job.prompt, limit=job.limit, price=job.price, patience=patience
