@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from raydist.caption.asking import AskError, Kind
@@ -103,6 +104,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         then = parsedate_to_datetime(written)
     except (ValueError, TypeError, OverflowError):
         return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
     return max(0.0, then.timestamp() - time.time())
 
 

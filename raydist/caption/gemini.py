@@ -163,18 +163,15 @@ def client_of(access: Access) -> genai.Client:
     from google.genai import types
 
     silence_clients()
-    # A client of its own for the asynchronous side: with aiohttp, which is taken where it is there, a reset connection
-    # is tried again in secret, after some seconds.
-    asynchronous = httpx2.AsyncClient(
-        timeout=access.timeout_s,
-        follow_redirects=False,
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=15.0),
-    )
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=15.0)
     options = types.HttpOptions(
         base_url=base_url(access) or None,
         api_version=os.environ.get("GOOGLE_GENAI_API_VERSION") or _API_VERSION,
         timeout=max(1, round(access.timeout_s * 1000)),
-        httpx_async_client=asynchronous,
+        # Clients of our own, as the library's own ones follow redirects with the key. On the asynchronous side it would
+        # take aiohttp where that is there, and try a reset connection again in secret, after some seconds.
+        httpx_client=httpx2.Client(timeout=access.timeout_s, follow_redirects=False, limits=limits),
+        httpx_async_client=httpx2.AsyncClient(timeout=access.timeout_s, follow_redirects=False, limits=limits),
     )
     return genai.Client(api_key=key_to_send(access), vertexai=False, http_options=options)
 

@@ -46,8 +46,13 @@ def require(access: Access) -> None:
             f"the client of {access.provider} ({_CLIENTS[access.provider]}) is not installed: "
             f"pip install 'raydist[{access.provider}]'"
         )
-    if needs_key(access) and not key_of(access.provider):
-        names = KEYS[access.provider]
+    names, key = KEYS[access.provider], key_of(access.provider)
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ProviderError(
+            f"the key of {access.provider} ({' or '.join(names)}) holds a blank, a line break or a letter that no key "
+            "has: expected the key alone"
+        )
+    if needs_key(access) and not key:
         others = f" (or {', '.join(names[:-1])})" if names[1:] else ""
         raise ProviderError(
             f"{access.provider} needs a key: expected the environment variable {names[-1]}{others}, on every machine "

@@ -33,7 +33,7 @@ def captions_in(text: str, wanted: int, *, plain: bool = False) -> tuple[str, ..
             raise AskError("refused", f"the model declined: {shown(text)!r}")
         if not (plain and wanted == 1 and text and not text.startswith(("{", "[", "```"))):
             raise AskError("bad_answer", f"the answer is no JSON with captions: {shown(text)!r}")
-        found = (text,)
+        found = (_whole(text),)
     if len(found) < wanted:
         raise AskError("bad_answer", f"the answer has {len(found)} captions instead of {wanted}: {shown(text)!r}")
     return found[:wanted]
@@ -57,7 +57,12 @@ def _captions(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, dict):
         value = value.get("captions", value.get("caption"))
         if isinstance(value, str):
-            return (value,)
+            return (_whole(value),)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return tuple(value)
+        return tuple(map(_whole, value))
     return () if value == [] else None
+
+
+def _whole(text: str) -> str:
+    """The text without halves of UTF-16 pairs, which JSON may hold and no table can."""
+    return text.encode("utf-8", "replace").decode()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import gemini_wire
@@ -38,6 +39,7 @@ class Job:
     model: str
     lines: list[dict[str, Any]]
     done_at: float
+    created: str
     state: str = "BATCH_STATE_PENDING"
     answers: str = ""
     asked: list[Received] = field(default_factory=list)
@@ -49,6 +51,8 @@ class Jobs:
     def __init__(self, server: LLMServer, batch_s: float) -> None:
         self._server = server
         self.batch_s = batch_s
+        self.create_s = 0.0
+        """How long the answer to a new job is in coming, when the job is there already."""
         self.ends = "BATCH_STATE_SUCCEEDED"
         """The state in which jobs end."""
         self.bad_keys: dict[str, dict[str, Any]] = {}
@@ -66,6 +70,12 @@ class Jobs:
 
     def other(self, method: str, path: str, query: Mapping[str, str], headers: Any, data: bytes) -> Reply:
         """Answer a request that asks for no captions."""
+        reply = self._other(method, path, query, headers, data)
+        if path.endswith(":batchGenerateContent"):
+            self._server.ended.wait(self.create_s)
+        return reply
+
+    def _other(self, method: str, path: str, query: Mapping[str, str], headers: Any, data: bytes) -> Reply:
         with self._lock:
             if path == "/upload/v1beta/files":
                 return self._upload(query, headers, data)
@@ -155,6 +165,7 @@ class Jobs:
             model=model,
             lines=lines,
             done_at=time.monotonic() + self.batch_s,
+            created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         )
         self.jobs[job.name] = job
         return job
@@ -190,8 +201,8 @@ class Jobs:
             "@type": "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch",
             "model": job.model,
             "displayName": job.display_name,
-            "createTime": "2026-01-01T00:00:00.000000Z",
-            "updateTime": "2026-01-01T00:00:00.000000Z",
+            "createTime": job.created,
+            "updateTime": job.created,
             "batchStats": {"requestCount": str(len(job.lines))},
             "state": job.state,
             "name": job.name,
@@ -228,10 +239,11 @@ class Jobs:
             received.status = 400
             return self.bad_keys[line["key"]]
         fault = self._server.drawn(received.content, 1)
-        reply = self._server.reply(received, fault)
+        reply = self._server.unfit(received) or self._server.reply(received, fault)
         received.fault, received.status = fault, reply.status
         if reply.status != 200 or isinstance(reply.body, bytes):
-            return {"error": {"code": reply.status or 13, "message": f"the line failed: {fault}"}}
+            said = reply.body.get("error", {}).get("message") if isinstance(reply.body, dict) else None
+            return {"error": {"code": reply.status or 13, "message": said or f"the line failed: {fault}"}}
         return {"response": reply.body}
 
 

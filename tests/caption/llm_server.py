@@ -33,34 +33,13 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import gemini_wire
+import llm_faults
 import openai_wire
 from gemini_jobs import Jobs
-from llm_wire import BadRequestError, Received, Reply, caption_of, long_caption
+from llm_faults import FAULTS
+from llm_wire import BadRequestError, Received, Reply, caption_of
 
 __all__ = ["FAULTS", "LLMServer", "Received", "caption_of"]
-
-FAULTS = {
-    "rate": "429 and when to come again",
-    "day": "429, the quota of the day (Gemini) or the money (OpenAI) is used up",
-    "server": "500",
-    "unavailable": "503",
-    "gateway": "502 with a page of HTML, as a proxy answers",
-    "timeout": "no answer until the client hangs up",
-    "reset": "the connection is reset",
-    "cut": "half of the answer, then the end",
-    "garbage": "200 and a body that is no JSON",
-    "broken": "200 and broken JSON where the captions should be",
-    "refusal": "declined, in one of the ways that each provider has",
-    "max_tokens": "ended at the limit of tokens, in the middle",
-    "few": "a caption too few",
-    "slow": "the bytes of the answer dribble, over `slow_s` in all",
-    "long": "captions of 60 words; a request with other words for the same media gets short ones",
-    "boilerplate": "`This video shows` before each caption",
-    "fenced": "captions in a code block with words around it (OpenAI)",
-    "empty": "captions without a word",
-    "invalid": "400 for this request",
-    "too_big": "413",
-}
 
 
 class LLMServer:
@@ -199,12 +178,27 @@ class LLMServer:
         if fault == "garbage":  # of something in between, not of the provider: nothing is billed
             received.tokens_in = 0
             return Reply(status=200, body=b"<html>All is well</html>")
+        if fault == "redirect":
+            return Reply(status=307, headers={"Location": f"{self.url}/elsewhere"})
         if fault == "gateway":
             return Reply(status=502, body=b"<html><body>502 Bad Gateway</body></html>")
-        wire = _gemini if received.api == "gemini" else _openai
+        wire = llm_faults.gemini if received.api == "gemini" else llm_faults.openai
         found = wire(self, received, fault)
         found.manner = manner
         return found
+
+    def unfit(self, received: Received) -> Reply | None:
+        """What real servers refuse, some models more than others."""
+        if received.api == "openai":
+            if not self.formats and "response_format" in received.body:
+                return openai_wire.error(400, "'response_format' is not supported by this server.")
+            return None
+        thinking = received.body.get("generationConfig", {}).get("thinkingConfig")
+        if self.thinking == "never" and thinking is not None:
+            return gemini_wire.error(400, "Thinking is not supported by this model.")
+        if self.thinking == "always" and (thinking or {}).get("thinkingBudget") == 0:
+            return gemini_wire.error(400, "Budget 0 is invalid. This model only works in thinking mode.")
+        return None
 
     def again(self) -> dict[str, str]:
         """The header that says when to come again."""
@@ -213,73 +207,6 @@ class LLMServer:
         if self.retry_after == "date":
             return {"Retry-After": formatdate(time.time() + self.retry_after_s, usegmt=True)}
         return {}
-
-
-def _captions(server: LLMServer, received: Received, fault: str) -> list[str]:
-    if fault == "long":
-        numbers = range(received.expected)
-        return [long_caption(received.images, received.video, number) for number in numbers]
-    captions = server.captions(received)
-    if fault == "few":
-        return captions[:-1]
-    if fault == "boilerplate":
-        return [f"This video shows {caption[0].lower()}{caption[1:]}" for caption in captions]
-    return [""] * len(captions) if fault == "empty" else captions
-
-
-def _gemini(server: LLMServer, received: Received, fault: str) -> Reply:
-    told = server.retry_after_s if server.retry_after in ("seconds", "date", "body") else None
-    if fault in ("rate", "day"):
-        found = gemini_wire.quota("Day" if fault == "day" else "Minute", told)
-        return Reply(status=429, body=found.body, headers=server.again())
-    errors = {
-        "server": (500, "An internal error has occurred. Please retry."),
-        "unavailable": (503, "The model is overloaded. Please try again later."),
-        "invalid": (400, "Unable to process input image. Please retry or report."),
-        "too_big": (413, "Request payload size exceeds the limit: 20971520 bytes."),
-    }
-    if fault in errors:
-        return gemini_wire.error(*errors[fault])
-    text = json.dumps({"captions": _captions(server, received, fault)})
-    if fault == "broken":
-        return gemini_wire.answer(received, text[: len(text) // 2], thoughts=server.thoughts)
-    if fault == "max_tokens":
-        return gemini_wire.answer(received, text[: len(text) // 2], "MAX_TOKENS", server.thoughts)
-    if fault == "refusal":
-        ways: list[Callable[[], Reply]] = [
-            lambda: gemini_wire.blocked(received),
-            lambda: gemini_wire.answer(received, "", "SAFETY"),
-            lambda: gemini_wire.said(received, ["I'm sorry, I can't help with that."] * received.expected),
-        ]
-        return ways[int(received.media[:4], 16) % len(ways)]()
-    return gemini_wire.said(received, _captions(server, received, fault), server.thoughts)
-
-
-def _openai(server: LLMServer, received: Received, fault: str) -> Reply:
-    if fault in ("rate", "day"):
-        return Reply(status=429, body=openai_wire.quota(fault == "day").body, headers=server.again())
-    errors = {
-        "server": (500, "The server had an error while processing your request."),
-        "unavailable": (503, "The engine is currently overloaded, please try again later."),
-        "invalid": (400, "Invalid image data."),
-        "too_big": (413, "Request too large."),
-    }
-    if fault in errors:
-        return openai_wire.error(*errors[fault])
-    text = json.dumps({"captions": _captions(server, received, fault)})
-    if fault == "broken":
-        return openai_wire.answer(received, text[: len(text) // 2])
-    if fault == "max_tokens":
-        return openai_wire.answer(received, text[: len(text) // 2], "length")
-    if fault == "refusal":
-        no = "I'm sorry, I can't help with that."
-        ways: list[Callable[[], Reply]] = [
-            lambda: openai_wire.answer(received, None, refusal=no),
-            lambda: openai_wire.answer(received, None, "content_filter"),
-            lambda: openai_wire.said(received, [no] * received.expected),
-        ]
-        return ways[int(received.media[:4], 16) % len(ways)]()
-    return openai_wire.said(received, _captions(server, received, fault), fenced=fault == "fenced")
 
 
 class _Server(ThreadingHTTPServer):
@@ -351,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         api = "gemini" if gemini else "openai"
         received = Received(at=at, api=api, key=key, body=body, connection=self.client_address, **fields)
         fault = self.owner.arrive(received)
-        reply = _unfit(self.owner, received) or self.owner.reply(received, fault)
+        reply = self.owner.unfit(received) or self.owner.reply(received, fault)
         received.status = reply.status
         return received, reply
 
@@ -407,20 +334,6 @@ class _Handler(BaseHTTPRequestHandler):
         while not self.owner.ended.wait(0.02):
             if select.select([self.connection], [], [], 0)[0]:
                 return  # the client hung up: it has nothing more to say
-
-
-def _unfit(server: LLMServer, received: Received) -> Reply | None:
-    """What real servers refuse, some models more than others."""
-    if received.api == "openai":
-        if not server.formats and "response_format" in received.body:
-            return openai_wire.error(400, "'response_format' is not supported by this server.")
-        return None
-    thinking = received.body.get("generationConfig", {}).get("thinkingConfig")
-    if server.thinking == "never" and thinking is not None:
-        return gemini_wire.error(400, "Thinking is not supported by this model.")
-    if server.thinking == "always" and (thinking or {}).get("thinkingBudget") == 0:
-        return gemini_wire.error(400, "Budget 0 is invalid. This model only works in thinking mode.")
-    return None
 
 
 def _with_key(body: Mapping[str, Any] | bytes, key: str) -> bytes:

@@ -61,6 +61,7 @@ def test_frames_go_out_in_order_and_the_captions_come_back(server: LLMServer) ->
         ("unavailable", "server", "503"),
         ("gateway", "server", "502"),
         ("garbage", "server", "no JSON"),
+        ("redirect", "fatal", "307"),
         ("reset", "connection", "broke"),
         ("cut", "connection", "broke"),
         ("invalid", "clip", "400"),
@@ -234,6 +235,7 @@ def test_the_older_name_of_the_limit_is_changed_when_a_server_refuses_it() -> No
         ('Here [1]:\n```json\n{"captions": ["A {dog} runs."]}\n```\nBye', ("A {dog} runs.",)),
         ('<think>Is it {"captions": ["a cat"]}?</think>{"captions": ["A dog\nruns."]}', ("A dog\nruns.",)),
         ("A dog runs.", ("A dog runs.",)),
+        ('{"captions": ["A dog \\ud83d runs."]}', ("A dog ? runs.",)),
     ],
 )
 def test_captions_are_found_in_what_models_write(text: str, captions: tuple[str, ...]) -> None:

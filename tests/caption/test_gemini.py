@@ -82,6 +82,7 @@ def test_the_third_generation_sees_frames_for_what_the_second_asked(server: LLMS
         ("unavailable", "server", "503 UNAVAILABLE"),
         ("gateway", "server", "502"),
         ("garbage", "server", "no JSON"),
+        ("redirect", "fatal", "307"),
         ("reset", "connection", "broke"),
         ("cut", "connection", "broke"),
         ("invalid", "clip", "400 INVALID_ARGUMENT: Unable to process input image"),
@@ -259,6 +260,22 @@ def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.url)
         assert providers.load(Access(provider="gemini", model=MODEL)).ask(asked()).captions
         assert len(server.received) == 2
+
+
+@pytest.mark.parametrize("key", ["two words", "two\nlines", "schlüssel"])
+def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", key)
+    with pytest.raises(ProviderError, match=r"GEMINI_API_KEY.*expected the key alone") as caught:
+        providers.load(Access(provider="gemini", model=MODEL))
+    assert key not in str(caught.value)
+    assert repr(key)[1:-1] not in str(caught.value)
+
+
+def test_the_clients_other_settings_do_not_lead_away(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "1")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "another")
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "nowhere")
+    assert loaded(server).ask(asked()).captions
 
 
 def test_what_cannot_work_is_told_before_anything_is_asked() -> None:
