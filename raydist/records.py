@@ -99,6 +99,10 @@ class DecodedClip:
     detail: str = ""
 
 
+CUT_RATE = 5
+"""Pictures a second of a cut that is encoded anew: enough for any motion that a caption tells of."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """One span as a video file of its own, or the reason why there is none. Exactly one of `data` and `reason` is set.

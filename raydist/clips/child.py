@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from raydist.clips.source import shown
 from raydist.errors import SourceError
-from raydist.records import Cut, DecodedClip, Limits, Probe, Span
+from raydist.records import CUT_RATE, Cut, DecodedClip, Limits, Probe, Span
 
 DEATHS = 2
 """Deaths of the process in one file after which the rest of the file is given up."""
@@ -186,16 +186,18 @@ class Child:
         return self._each(request, spans, self._clip, _no_clip)
 
     def cut(
-        self, location: str, spans: Sequence[Span], *, max_px: int, max_bytes: int, fingerprint: str = ""
+        self,
+        location: str,
+        spans: Sequence[Span],
+        *,
+        max_px: int,
+        max_bytes: int,
+        rate: int = CUT_RATE,
+        fingerprint: str = "",
     ) -> Iterator[Cut]:
         """`clips.cut.cut_spans` in the process: exactly one cut a span, in order, whatever happens; as `decode`."""
-        request = {
-            "verb": "cut",
-            "location": location,
-            "max_px": max_px,
-            "max_bytes": max_bytes,
-            "fingerprint": fingerprint,
-        }
+        wanted = {"max_px": max_px, "max_bytes": max_bytes, "rate": rate}
+        request = {"verb": "cut", "location": location, **wanted, "fingerprint": fingerprint}
         return self._each(request, spans, self._cut, _no_cut)
 
     def _each(

@@ -27,12 +27,10 @@ from raydist.clips.sequential import read_all
 from raydist.clips.source import shown
 from raydist.clips.stretch import SequentialNeededError
 from raydist.errors import SourceError
-from raydist.records import Cut, Limits, Span
+from raydist.records import CUT_RATE, Cut, Limits, Span
 
 __all__ = ["Cut", "cut_spans"]
 
-RATE = 10
-"""Pictures a second of a clip that is encoded anew, at most: enough for any motion that a caption tells of."""
 _PICTURES_BYTES = 192 << 20
 """Of a clip's pictures before they are encoded: a long clip or large pictures get fewer a second."""
 _FEWEST = 8
@@ -44,6 +42,7 @@ def cut_spans(
     *,
     max_px: int,
     max_bytes: int,
+    rate: int = CUT_RATE,
     fingerprint: str = "",
     limits: Limits | None = None,
     allow: Callable[[int], None] = lambda clips: None,
@@ -56,6 +55,7 @@ def cut_spans(
         spans: in the order in which results are wanted; rising starts are cheapest.
         max_px: longest edge of the pictures.
         max_bytes: of one result.
+        rate: pictures a second of what is encoded anew, at most.
         fingerprint: of the file that was scanned; empty: any.
         limits: what a picture may need.
         allow: told before work that serves this many spans at once, so that a watcher grants as many spans' time.
@@ -66,12 +66,14 @@ def cut_spans(
 
     Raises:
         SourceError: what concerns the whole file, before the first cut or in the place of a later one.
-        ValueError: if a size is out of bounds.
+        ValueError: if a size or the rate is out of bounds.
     """
-    if max_px < 2 or max_bytes < 1:
-        raise ValueError(f"max_px={max_px}, max_bytes={max_bytes}: expected at least 2 and at least 1")
+    if max_px < 2 or max_bytes < 1 or rate < 1:
+        raise ValueError(
+            f"max_px={max_px}, max_bytes={max_bytes}, rate={rate}: expected at least 2, at least 1, at least 1"
+        )
     limits = limits or Limits()
-    cutter = _Cutter(max_px, max_bytes, allow)
+    cutter = _Cutter(max_px, max_bytes, rate, allow)
     with open_scanned(location, fingerprint, limits, waits) as source:
         for cut, cpu_s, bytes_read in in_turn(source, limits, spans, cutter.cuts, _failed):
             yield replace(cut, cpu_s=cpu_s, bytes_read=bytes_read)
@@ -83,6 +85,7 @@ class _Cutter:
 
     max_px: int
     max_bytes: int
+    rate: int
     allow: Callable[[int], None]
 
     def cuts(self, video: Video, spans: Sequence[Span]) -> Iterator[Cut]:
@@ -90,39 +93,40 @@ class _Cutter:
         convert = Converter(self.max_px, "fit", hashes=False)
         convert.watch(video)
         head = read_head(video)
-        frames = self._frames(video, spans)
         done = 0
         if head.clock is not None:
             reader = ExactReader(video, head, convert, choose_even)
             copier = Copier(video, self.max_px, self.max_bytes)
             try:
                 for span in spans:
-                    yield self._cut(reader, copier, span, frames)
+                    yield self._cut(reader, copier, span)
                     done += 1
             except SequentialNeededError as need:
                 if need.count_frames:
                     head = Head(None, head.packet)
         if done < len(spans):
             self.allow(len(spans) - done)
+            frames = max(self._frames(video, span) for span in spans[done:])
             rest = read_all(video, head, spans[done:], frames, convert, choose_even)
             for span, result in zip(spans[done:], rest, strict=True):
                 yield self._encoded(video, span, result)
 
-    def _frames(self, video: Video, spans: Sequence[Span]) -> int:
+    def _frames(self, video: Video, span: Span) -> int:
         """How many frames of a span are taken, at most."""
         width, height = (edge or self.max_px for edge in (video.decoder.width, video.decoder.height))
         wide, high = fitted_size(width, height, self.max_px)
-        longest_ms = max(span.end_ms - span.start_ms for span in spans)
-        return min(-(-longest_ms * RATE // 1000), max(_FEWEST, _PICTURES_BYTES // (wide * high * 3)))
+        return min(
+            -(-(span.end_ms - span.start_ms) * self.rate // 1000), max(_FEWEST, _PICTURES_BYTES // (wide * high * 3))
+        )
 
-    def _cut(self, reader: ExactReader, copier: Copier, span: Span, frames: int) -> Cut:
+    def _cut(self, reader: ExactReader, copier: Copier, span: Span) -> Cut:
         video = reader.stretches.video
         try:
             stretch, ticks = reader.stretch(span)
             copy = copier.copy(stretch, ticks, reader.bounds(span)[1]) if ticks else None
             if copy is not None:
                 return Cut(span=span, data=copy.data, width_px=copy.width_px, height_px=copy.height_px, copied=True)
-            return self._encoded(video, span, reader.read_stretch(stretch, ticks, frames))
+            return self._encoded(video, span, reader.read_stretch(stretch, ticks, self._frames(video, span)))
         except SourceError as error:  # a picture that is too large: the other spans may have none
             return _failed(span, error.reason, error.detail)
 
@@ -135,11 +139,12 @@ class _Cutter:
             why = f"none of its frames ({video.codec}) decodes" if chosen.keys else "no frame begins in it"
             where = f"[{span.start_ms / 1000:g}, {span.end_ms / 1000:g}) of {shown(video.source.location)}"
             return _failed(span, "no_frames", f"{where}: {why}")
-        order = sorted(shown_ms, key=shown_ms.__getitem__)
-        height, width = pictures[order[0]].pixels.shape[:2]
-        pixels = (pictures.pop(key).pixels for key in order)
+        at_ms = {shown_ms[key]: key for key in sorted(pictures, reverse=True)}  # of frames with one time the first
+        order_ms = sorted(at_ms)
+        height, width = pictures[at_ms[order_ms[0]]].pixels.shape[:2]
+        pixels = (pictures.pop(at_ms[time_ms]).pixels for time_ms in order_ms)
         alike = [even(p if p.shape[:2] == (height, width) else bilinear(p, height, width)) for p in pixels]
-        data = small_mp4(alike, [shown_ms[key] for key in order], span.end_ms, RATE, self.max_bytes)
+        data = small_mp4(alike, order_ms, span.end_ms, self.rate, self.max_bytes)
         high, wide = alike[0].shape[:2]
         if data is None:
             detail = (

@@ -4,7 +4,7 @@ EXACT   the middle frame of each of T equal intervals: the recipe
 FAST    of each interval a key frame where it has one, else a frame that costs little to get to
 THIRDS  three frames of each of T / 3 of the recipe's intervals, the second of them the recipe's: to choose from in
         training
-EVEN    at most so many frames at equal distances, from the first one on: what a small copy of a clip is made of
+EVEN    at most so many frames, evenly over the time, from the first one on: what a small copy of a clip is made of
 """
 
 from __future__ import annotations
@@ -97,9 +97,17 @@ def choose_thirds(presented: Sequence[int], frames: int) -> list[int]:
 
 
 def choose_even(presented: Sequence[int], frames: int) -> list[int]:
-    """EVEN: the first frame of each of `frames` equal intervals; all of them where there are fewer."""
-    count = len(presented)
-    return [presented[i * count // frames] for i in range(frames)] if count > frames else list(presented)
+    """EVEN: the first frame of each of `frames` equal stretches of time that has one; all where there are so few.
+
+    Where frames are numbered, not timed, the stretches are of equal numbers.
+    """
+    if len(presented) <= frames:
+        return list(presented)
+    start, length = presented[0], presented[-1] - presented[0] + 1
+    first_of: dict[int, int] = {}
+    for frame in presented:
+        first_of.setdefault((frame - start) * frames // length, frame)
+    return list(first_of.values())
 
 
 Choose = Callable[[Sequence[int], int], list[int]]

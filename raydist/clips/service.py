@@ -71,7 +71,7 @@ class _Service:
         self._serve(request, decode_spans, names, _no_clip, self._send)
 
     def cut(self, request: dict[str, Any]) -> None:
-        self._serve(request, cut_spans, ("max_px", "max_bytes"), _no_cut, self._send_cut)
+        self._serve(request, cut_spans, ("max_px", "max_bytes", "rate"), _no_cut, self._send_cut)
 
     def _serve(
         self,

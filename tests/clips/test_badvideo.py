@@ -20,7 +20,15 @@ def run(shared: Path, *options: str) -> dict[str, Any]:
     return figures
 
 
-@pytest.mark.parametrize("options", [["--light"], pytest.param([], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--light"],
+        ["--light", "--cut"],
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["--cut"], marks=pytest.mark.slow),
+    ],
+)
 def test_bad_files_end_as_their_manifest_says_in_less_than_a_gigabyte(shared: Path, options: list[str]) -> None:
     figures = run(shared, *options)
     assert figures["wrong"] == []
