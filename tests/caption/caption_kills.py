@@ -18,9 +18,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
@@ -28,6 +31,8 @@ from asked import KEY, KEYS, MODELS, Asked, archive_of, outcome  # noqa: E402
 from llm_server import LLMServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+MARK = "CAPTION_KILLS_RUN"
+"""In the environment of every process of a run, so that they can be found."""
 IN_FLIGHT = 8
 LONGEST_S = 300.0
 
@@ -56,7 +61,7 @@ class Drivers:
         words = ["caption", "--archive", str(self.asked.archive), "--provider", self.asked.api]
         words += ["--model", MODELS[self.asked.api], *(word for change in changes for word in ("--set", change))]
         command = [sys.executable, "-c", "from raydist.cli import main; main()", *words]
-        environment = {**os.environ, KEYS[self.asked.api]: KEY, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, MARK: str(self.temporary), KEYS[self.asked.api]: KEY, "PYTHONPATH": str(ROOT)}
         log = open(self.temporary / "driver.log", "ab")  # noqa: SIM115  # the process keeps it
         return subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, cwd=self.temporary, start_new_session=True
@@ -74,7 +79,10 @@ class Drivers:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 1.5))
             if driver.poll() is None:
-                driver.send_signal(signal.SIGKILL)
+                # The driver alone, whose workers live on for a moment; or all of them at once, as a machine that dies.
+                for victim in [driver.pid] if number % 2 else self._processes():
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
                 self.kills += 1
             self.exits[driver.wait()] += 1
         for _ in range(5):  # on a crowded machine Ray itself may fail to start
@@ -83,6 +91,15 @@ class Drivers:
             self.exits[code] += 1
             if code == 0:
                 break
+
+    def _processes(self) -> list[int]:
+        """All that drivers started, and themselves."""
+        found = []
+        for process in psutil.process_iter(["pid"]):
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == str(self.temporary):
+                    found.append(process.pid)
+        return found
 
 
 def storm(folder: Path, api: str, clips: int, kills: int, seed: int, latency_s: float = 0.4) -> dict[str, Any]:
