@@ -58,10 +58,15 @@ class Record:
         """There is no such job, or none of its answers is needed."""
         objects.delete(location, self.path())
 
-    def without(self, clips: Iterable[Clip]) -> Record:
-        """The same, without clips whose answers are kept."""
-        gone = set(clips)
-        return replace(self, clips=tuple(clip for clip in self.clips if clip not in gone))
+    def taken(self, location: str, clips: Iterable[Clip]) -> bool:
+        """Note that answers of these clips are kept; whether those of all clips are."""
+        now = _parsed(objects.read(location, self.path())) or self  # others may have taken theirs
+        rest = set(now.clips) - set(clips)
+        if rest:
+            replace(now, clips=tuple(sorted(rest))).save(location)
+        else:
+            self.forget(location)
+        return not rest
 
 
 def server_of(url: str) -> str:

@@ -227,10 +227,7 @@ class BatchAsker:
         for clip in places.values():
             lost = Outcome(reason="provider", detail=f"{record.job} has no answer for it", requests=1)
             rows.append(self._kept(waiting, clip, lost))
-        rest = record.without(clips)
-        if rest.clips:
-            rest.save(self._location)
-        else:
+        if record.taken(self._location, clips):
             self._forget(record)
         return rows, ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,8 @@ class Jobs:
         """The state in which jobs end."""
         self.bad_keys: dict[str, dict[str, Any]] = {}
         """Key of a line -> its error or its whole response in the place of captions; `{}`: the line is left out."""
+        self.fails: Callable[[str, str], int] = lambda method, path: 0
+        """Status with which a request for a file or a job fails, by its method and path; 0: it does not."""
         self.files: dict[str, File] = {}
         self.jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
@@ -70,6 +72,9 @@ class Jobs:
 
     def other(self, method: str, path: str, query: Mapping[str, str], headers: Any, data: bytes) -> Reply:
         """Answer a request that asks for no captions."""
+        status = self.fails(method, path)
+        if status:
+            return gemini_wire.error(status, "An internal error has occurred. Please retry.")
         reply = self._other(method, path, query, headers, data)
         if path.endswith(":batchGenerateContent"):
             self._server.ended.wait(self.create_s)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from asks import KEY, picture
+from asks import KEY, in_threads, picture
 from llm_server import LLMServer, Received, caption_of
 
 from raydist.caption import answers, batch_records, batches
@@ -321,6 +321,82 @@ def test_a_job_is_not_made_twice_when_the_answer_to_making_it_is_lost(server: LL
     rows = run(BatchAsker(hasty, str(tmp_path), 0.05), prepared(1, 2))
     assert all(row["captions"] for row in rows.values())
     assert len(server.jobs.jobs) == 1
+
+
+def test_a_server_that_fails_now_and_then_is_asked_again(server: LLMServer, tmp_path: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def once(method: str, path: str) -> int:
+        if (method, path) in seen:
+            return 0
+        seen.add((method, path))
+        return 503
+
+    server.jobs.fails = once
+    rows = run(BatchAsker(task(server.url), str(tmp_path), 0.05), prepared(1, 2))
+    assert all(row["captions"] for row in rows.values())
+    assert len(seen) >= 4  # upload, create, get, download
+    assert len(asked(server)) == 2
+
+
+@pytest.mark.parametrize("path", ["/batches/job0", ":download"])
+def test_a_server_that_fails_for_long_leaves_the_job_to_the_next_run(
+    server: LLMServer, tmp_path: Path, path: str
+) -> None:
+    server.jobs.fails = lambda _, asked_for: 503 if asked_for.endswith(path) else 0
+    rows = run(BatchAsker(task(server.url), str(tmp_path), 0.05), prepared(1, 2))
+    assert all(row["left"] and "503" in row["detail"] for row in rows.values())
+    assert len(records(tmp_path)) == 1
+    server.jobs.fails = lambda *_: 0
+    rows = run(BatchAsker(task(server.url), str(tmp_path), 0.05), prepared(2, 1))
+    assert all(row["captions"] for row in rows.values())
+    assert len(server.jobs.jobs) == 1
+    assert not records(tmp_path)
+
+
+def test_answers_that_the_server_has_deleted_are_asked_for_again(server: LLMServer, tmp_path: Path) -> None:
+    gone: list[str] = []
+
+    def once(method: str, path: str) -> int:
+        if ":download" in path and not gone:
+            gone.append(path)
+            return 404
+        return 0
+
+    server.jobs.fails = once
+    rows = run(BatchAsker(task(server.url), str(tmp_path), 0.05), prepared(1, 2))
+    assert all(row["captions"] for row in rows.values())
+    assert len(server.jobs.jobs) == 2
+
+
+def test_several_threads_ask_by_one_asker(server: LLMServer, tmp_path: Path) -> None:
+    server.jobs.batch_s = 0.5
+    asker = BatchAsker(task(server.url), str(tmp_path), 0.05)
+    found: dict[int, dict[str, Any]] = {}
+
+    def work(thread: int) -> None:
+        found.update(run(asker, prepared(*range(thread * 10, thread * 10 + 10))))
+
+    assert not in_threads(6, work)
+    assert all(found[number]["captions"][0] == caption_of(frames(number)) for number in range(60))
+    assert (len(server.jobs.jobs), len(asked(server))) == (6, 60)
+    assert not records(tmp_path)
+
+
+def test_two_runs_that_share_an_old_job_take_each_its_own_clips(server: LLMServer, tmp_path: Path) -> None:
+    server.jobs.batch_s = 2.0
+    process = begin(server, tmp_path, "1,2,3,4")
+    wait_for(lambda: any("batches/" in call[1] for call in server.calls))
+    kill(process)
+    found: dict[int, dict[str, Any]] = {}
+
+    def work(thread: int) -> None:
+        asker = BatchAsker(task(server.url), str(tmp_path), 0.05)
+        found.update(run(asker, prepared(*((1, 3), (2, 4))[thread])))
+
+    assert not in_threads(2, work)
+    assert all(found[number]["captions"][0] == caption_of(frames(number)) for number in (1, 2, 3, 4))
+    assert len(asked(server)) == 4
 
 
 def test_records_of_other_servers_prompts_and_times_are_left_alone(server: LLMServer, tmp_path: Path) -> None:
