@@ -145,7 +145,14 @@ class Plan:
     encoder_gpus: float = 0.0
 
 
-def plan(resources: Resources, *, workers: int, encoders: int | None = None, gpus: bool = False) -> Plan:
+def plan(
+    resources: Resources,
+    *,
+    workers: int,
+    encoders: int | None = None,
+    gpus: bool = False,
+    encoder_cpus: float = ENCODER_CPUS,
+) -> Plan:
     """Fit processes into the cluster. A count of 0 means as many as fit; `encoders=None` means none.
 
     Raises:
@@ -160,9 +167,9 @@ def plan(resources: Resources, *, workers: int, encoders: int | None = None, gpu
             "lower embed.encoders, or set embed.device=cpu"
         )
     worker_count = workers or max(1, int(resources.cpus - LIGHT_CPUS))
-    share = (resources.cpus - LIGHT_CPUS - ENCODER_CPUS * encoder_count) / worker_count
+    share = (resources.cpus - LIGHT_CPUS - encoder_cpus * encoder_count) / worker_count
     if share < SMALLEST_SHARE:
-        needed = LIGHT_CPUS + ENCODER_CPUS * encoder_count + SMALLEST_SHARE * worker_count
+        needed = LIGHT_CPUS + encoder_cpus * encoder_count + SMALLEST_SHARE * worker_count
         raise ResourceError(
             f"the cluster has {resources.cpus:g} CPUs; {worker_count} workers and {encoder_count} encoders need at "
             f"least {needed:g}: add CPUs, or lower their numbers"

@@ -140,7 +140,8 @@ class Caption(Section):
     batch_api: bool = Field(
         default=False, description="the provider's batch API: half the price, within a day (gemini)"
     )
-    batch_clips: int = Field(default=100, ge=1, le=10_000, description="clips of one job of the batch API")
+    batch_clips: int = Field(default=500, ge=1, le=10_000, description="clips of one job of the batch API")
+    batch_jobs: int = Field(default=4, ge=1, le=1_000, description="jobs of the batch API under way at a time")
     decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="of a local model")
     local_batch: int = Field(default=0, ge=0, description="clips at a time of a local model; 0: 8 on a GPU, 1 on a CPU")

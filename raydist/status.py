@@ -32,6 +32,10 @@ def run(config: Config) -> dict[str, Any]:
         "captions": found.captions,
         "reasons": dict(found.reasons),
         "models": {model.model_key: model.name for model in models.stored(location)},
+        "captioned": {
+            origin: {"clips": count.rows, "failed": count.failed, "without": count.pending}
+            for origin, count in found.captioned.items()
+        },
         "embeddings": {
             key: {"rows": count.rows, "failed": count.failed, "pending": count.pending}
             for key, count in found.embeddings.items()
@@ -48,6 +52,10 @@ def render(books: dict[str, Any]) -> str:
         f"clips      {books['clips']:,}",
     ]
     lines += [f"{name:<10} {books[name]:,}" for name in ("captions", "skipped", "vanished") if books[name]]
+    lines += [
+        f"           by {origin}: {count['clips']:,} clips + {count['failed']:,} failed + {count['without']:,} without"
+        for origin, count in books["captioned"].items()
+    ]
     lines += [f"failed     {count:,} {reason}" for reason, count in books["reasons"].items()]
     for key, count in books["embeddings"].items():
         name = books["models"].get(key) or key

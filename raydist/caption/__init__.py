@@ -61,6 +61,7 @@ def run(config: Config, request: Request) -> Report:
         raise ArchiveError(f"the archive {location!r} has no clips: run `raydist scan FOLDER` first")
     if read.open_table(location, "captions") is not None:
         ensure_columns(location, "captions", {"cut": pa.bool_()})  # archives of before there was the column
+    # Here and not above, both: they load torch, which a list of captions needs not wait for.
     if request.review:
         from raydist.caption import review
 

@@ -18,12 +18,14 @@ import pyarrow as pa
 from raydist import choice, runtime
 from raydist.caption import limits, providers, summary
 from raydist.caption.asker import Asker, Task
-from raydist.caption.asking import Access
+from raydist.caption.asking import Access, Media
+from raydist.caption.batches import BatchAsker
 from raydist.caption.estimate import SAMPLE, Estimate, estimate, measured_tokens, prepare_some
 from raydist.caption.ledger import Ledger, failures_key
+from raydist.caption.local import LocalAsker, require_local
 from raydist.caption.patience import Patience
 from raydist.caption.prepare import Preparer, Sending
-from raydist.caption.prices import Price, price_of, text_tokens
+from raydist.caption.prices import Price, media_tokens, price_of, text_tokens
 from raydist.caption.prompt import Prompt
 from raydist.clips.naming import is_settled
 from raydist.clips.units import clips_a_unit, units
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 VERB = "caption --provider"
 """In the lease: two of these at once would pay for the same clips."""
 
+ASKER_CPUS = 0.1
+"""Logical cores of a process that mostly waits for answers."""
 _THREADS = 16
 """Requests of one asking process at a time."""
 _BATCHES = 4
@@ -118,8 +122,6 @@ def _job(config: Config) -> Job:
     access = Access(provider=section.provider, model=model, base_url=section.base_url, timeout_s=section.timeout_s)
     _refuse_contradictions(config)
     if section.provider == "local":
-        from raydist.caption.local import require_local
-
         require_local(model, section.device, len(section.details))
     else:
         providers.require(access)
@@ -152,6 +154,11 @@ def _refuse_contradictions(config: Config) -> None:
         )
     if section.batch_api and section.provider != "gemini":
         raise UsageError(f"caption.batch_api=true, and {section.provider} has none that is known here: expected gemini")
+    if section.batch_api and section.max_cost and section.send == "clip":
+        raise UsageError(
+            "caption.max_cost with caption.batch_api and caption.send=clip: what a job of clips costs is known only "
+            "afterwards; give --limit, or send frames"
+        )
     if len(set(section.details)) < len(section.details):
         raise UsageError(f"caption.details={list(section.details)}: expected each of plain, brief, full once")
 
@@ -179,11 +186,16 @@ def _count(config: Config, job: Job, found: pending.Pending, wanted: Wanted) -> 
     """How many of the clips that wait are made ready: no more than the budget can pay for, were answers free."""
     count = min(found.count, wanted.limit) if wanted.limit else found.count
     section = config.caption
-    if section.max_cost and job.price is not None:
-        least = job.price.cost(text_tokens(job.prompt.words()), 0)
-        if least > 0 and not wanted.dry_run:
-            count = min(count, int(section.max_cost / least) + section.in_flight)
-    return count
+    if not section.max_cost or job.price is None or wanted.dry_run:
+        return count
+    words = text_tokens(job.prompt.words())
+    if section.batch_api:
+        # Nothing can be taken back from a job: the dearest answers must fit.
+        media = Media(frames=(b"",) * section.frames, width_px=section.frame_px, height_px=section.frame_px)
+        each = job.price.cost(words + media_tokens(job.price, media), job.prompt.max_tokens)
+        return min(count, int(section.max_cost / each)) if each else count
+    least = job.price.cost(words, 0)
+    return min(count, int(section.max_cost / least) + section.in_flight) if least else count
 
 
 def _manifest(location: str, found: pending.Pending, count: int, ledger: Ledger | None = None) -> Iterator[pa.Table]:
@@ -262,13 +274,12 @@ def _asked(
     interrupted = False
     try:
         for reference, rows in runtime.references(_graph(config, job, manifest, resources, gate)):
-            left = ledger.counts["left"]
             ledger.add(ray.get(reference).to_pylist())
             progress.advance(rows)
             progress.note(summary.spending(job, ledger))
             if ledger.due(section.commit_s, section.commit_rows):
                 ledger.commit()
-            if ledger.counts["left"] > left:
+            if ledger.counts["left"] and ray.get(gate.stopped.remote()):
                 break
     except KeyboardInterrupt:
         interrupted = True
@@ -306,10 +317,14 @@ def _graph(
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 
     section = config.caption
-    gpu = section.provider == "local" and section.device != "cpu" and resources.gpus >= 1
-    askers = 0 if gpu else max(1, -(-section.in_flight // _THREADS)) if section.provider != "local" else 1
+    hosted = section.provider != "local"
+    gpu = not hosted and section.device != "cpu" and resources.gpus >= 1
+    askers = 0 if gpu else 1
+    if hosted:
+        askers = section.batch_jobs if section.batch_api else -(-section.in_flight // _THREADS)
     decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
-    plan = runtime.plan(resources, workers=decoders, encoders=askers, gpus=gpu)
+    cpus = ASKER_CPUS if hosted else runtime.ENCODER_CPUS
+    plan = runtime.plan(resources, workers=decoders, encoders=askers, gpus=gpu, encoder_cpus=cpus)
     location = config.require_archive()
     prepared = manifest.dataset().map_batches(
         # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
@@ -328,7 +343,7 @@ def _graph(
         batch_size=batch,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=plan.encoders),
-        num_cpus=runtime.ENCODER_CPUS,
+        num_cpus=cpus,
         num_gpus=plan.encoder_gpus,
     )
 
@@ -340,8 +355,6 @@ def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[ty
     if section.provider == "local":
         batch = section.local_batch or (8 if plan.encoder_gpus else 1)
         device = "cuda" if plan.encoder_gpus else "cpu"
-        from raydist.caption.local import LocalAsker, require_local
-
         model = require_local(job.access.model, device)  # a worker may have another current directory
         return LocalAsker, (model, device, batch, job.prompt, job.limit, job.origin), 4 * batch
     patience = Patience(tries=section.tries, longest_s=section.retry_after_s)
@@ -349,8 +362,6 @@ def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[ty
         access=job.access, origin=job.origin, prompt=job.prompt, limit=job.limit, price=job.price, patience=patience
     )
     if section.batch_api:
-        from raydist.caption.batches import BatchAsker
-
         return BatchAsker, (task, location, _POLL_S), section.batch_clips
     threads = -(-section.in_flight // plan.encoders)
     return Asker, (task, location, gate, threads), threads * _BATCHES

@@ -17,9 +17,10 @@ import pyarrow as pa
 from raydist.caption import answers
 from raydist.caption.answers import Row
 from raydist.caption.write import row_of
-from raydist.store import commit, schema, sql, tables
+from raydist.store import commit, read, schema, sql, tables
 
 STAGE = "caption"
+_KEYS_A_LOOK = 5_000
 
 
 def failures_key(origin: str, prompt_hash: str) -> str:
@@ -39,6 +40,8 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         """clips, captions, cut, failed, left, requests, tokens_in, tokens_out, recovered."""
         self.failures: Counter[str] = Counter()
+        self.why_left: Counter[str] = Counter()
+        """What was said of clips that were left."""
         self.cost = 0.0
         self.prepare_cpu_s = 0.0
         self.prepare_s = 0.0
@@ -57,15 +60,25 @@ class Ledger:
             self.prepare_s += row["prepare_s"]
             if row["left"]:
                 self.counts["left"] += 1
+                self.why_left[row["detail"]] += bool(row["detail"])
             elif row["clip_key"] not in self._held:
                 self._take(row)
 
     def recover(self) -> int:
-        """Take the answers that runs which were killed, and workers of this one, left on the disk; how many."""
-        found = [row for row in answers.all_kept(self._location) if row["clip_key"] not in self._held]
-        for row in found:
-            self._take(row)
-        return len(found)
+        """Take the answers that runs which were killed, and workers of this one, left on the disk; how many.
+
+        Those about clips that are gone, such as forgotten ones, go too.
+        """
+        found = {row["clip_key"]: row for row in answers.all_kept(self._location) if row["clip_key"] not in self._held}
+        there: set[int] = set()
+        keys = sorted(found)
+        for start in range(0, len(keys), _KEYS_A_LOOK):
+            some = keys[start : start + _KEYS_A_LOOK]
+            there.update(read.rows_by_key(self._location, "clips", some, ["clip_key"])["clip_key"].to_pylist())
+        answers.drop(self._location, found.keys() - there)
+        for key in there:
+            self._take(found[key])
+        return len(there)
 
     def due(self, seconds: float, rows: int) -> bool:
         """Whether it is time to commit."""

@@ -78,6 +78,7 @@ def _notes(job: Job, found: Pending, ledger: Ledger, spent: Spent, recovered: in
     if spent.paused_s >= 1:
         notes.append(f"{spent.paused_s:,.0f} s of patience that the server asked for")
     notes += _left(found, counts["clips"] + counts["failed"] - recovered, counts["waiting"], spent)
+    notes += [f"{count:,} clips were left: {why}" for why, count in ledger.why_left.most_common(3) if count]
     if ledger.failures and set(ledger.failures) & {"provider", "bad_answer", "refused"}:
         notes.append("--retry-failed asks again about clips that failed")
     if counts["clips"]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raydist import index as index_verb
+from raydist.caption import answers
 from raydist.clips import naming
 from raydist.config import Config, changed
 from raydist.errors import RaydistError, StoreError, UsageError
@@ -127,6 +128,7 @@ def run(config: Config, plan: Plan) -> Report:
         target = _target(location, plan.videos)
         # Files before rows: the rows say how the videos are called in files, should this be cut short.
         files = runs.redact(location, _traces(config, plan, target))
+        answers.drop(location, target.keys)
         rows = erase.erase(location, target)
         _refuse_others(held)
         dropped = {table: erase.scour(location, table) for table in read.table_names(location)}

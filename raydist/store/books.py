@@ -7,7 +7,7 @@ Promises  for each model, clips = rows + failed + pending, always: each clip is 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +47,8 @@ class Books:
     captions: int
     reasons: Mapping[str, int]
     """Reason -> what failed for it, the most frequent first: a file counts once, a clip once for each model."""
+    captioned: Mapping[str, ModelBooks]
+    """By origin (`sidecar`, or the model that captions): clips with a caption, failed ones, and the others."""
     embeddings: Mapping[str, ModelBooks]
     """By model_key."""
 
@@ -78,6 +80,7 @@ def books(
         clips=clips,
         captions=read.count_rows(location, "captions", storage_options=storage_options),
         reasons=dict((reasons + ledger.reasons).most_common()),
+        captioned=ledger.captioned(),
         embeddings=ledger.models(),
     )
 
@@ -109,13 +112,16 @@ class _Ledger:
             key: open_table(location, embeddings_table(key), storage_options=storage_options) for key in keys
         }
         self._sums = {key: np.zeros(3, np.int64) for key in keys}
+        self._captions = open_table(location, "captions", storage_options=storage_options)
+        self._captioned: dict[str, NDArray[np.int64]] = {}
+
+    def captioned(self) -> dict[str, ModelBooks]:
+        """Clips by who captions."""
+        return _as_books(self._captioned)
 
     def models(self) -> dict[str, ModelBooks]:
         """What was counted."""
-        return {
-            key: ModelBooks(rows=int(done), failed=int(failed), pending=int(waiting))
-            for key, (done, failed, waiting) in self._sums.items()
-        }
+        return _as_books(self._sums)
 
     def count(self, bucket_rows: int) -> int:
         """Count all clips once for each model; how many clips there are."""
@@ -129,7 +135,21 @@ class _Ledger:
                 total += len(bucket.keys)
                 for key, table in self._tables.items():
                     self._sums[key] += self._of_bucket(bucket, key, table)
+                self._count_captions(bucket, total)
         return total
+
+    def _count_captions(self, bucket: Bucket, total: int) -> None:
+        """Add up a bucket by origin; `total`: clips so far, those of the bucket included."""
+        done: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
+        failed: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
+        for clips, rows in bucket.matches(self._captions, None, ["origin"]):
+            _mark(done, clips, rows["origin"].to_pylist())
+        for clips, rows in bucket.matches(self._failures, equals("stage", "caption"), ["model_key"]):
+            _mark(failed, clips, [key.rpartition("#")[0] for key in rows["model_key"].to_pylist()])
+        for origin in {*done, *failed, *self._captioned}:
+            sums = self._captioned.setdefault(origin, np.array([0, 0, total - len(bucket.keys)], np.int64))
+            lost = failed[origin] & ~done[origin]
+            sums += np.array([done[origin].sum(), lost.sum(), (~done[origin] & ~lost).sum()], np.int64)
 
     def _of_bucket(self, bucket: Bucket, key: str, table: lance.LanceDataset | None) -> NDArray[np.int64]:
         done = bucket.have(table)
@@ -147,3 +167,17 @@ class _Ledger:
                 newest[clip] = max(newest.get(clip, candidate), candidate)
         self.reasons.update(reason for _, reason in newest.values())
         return np.array([done.sum(), failed.sum(), (~done & ~failed).sum()], np.int64)
+
+
+def _as_books(sums: Mapping[str, NDArray[np.int64]]) -> dict[str, ModelBooks]:
+    return {
+        key: ModelBooks(rows=int(done), failed=int(failed), pending=int(waiting))
+        for key, (done, failed, waiting) in sorted(sums.items())
+    }
+
+
+def _mark(marks: Mapping[str, NDArray[np.bool_]], clips: NDArray[np.int64], names: list[str]) -> None:
+    """Set the marks of clips, each under its name."""
+    column = np.array(names, dtype=object)
+    for name in set(names):
+        marks[name][clips[column == name]] = True
