@@ -3,7 +3,7 @@
 Promise   one request an ask: the client's retries are off, redirects not followed
 Images    frames go as `data:` URLs at low detail, which OpenAI bills alike whatever their size; others do not mind
 Fallback  a server that refuses a part of the format (`response_format`, the limit's name, `reasoning_effort`) is asked
-          without it from then on; words that are no JSON are the caption then, where one is wanted
+          without it from then on; words that are no JSON are the caption, where one is wanted
 Source    platform.openai.com/docs/api-reference/chat; docs.vllm.ai, openai_compatible_server
 """
 
@@ -59,7 +59,7 @@ class Chat(Provider):
             raise AskError("too_big", f"{ask.name}: {size:,} bytes of pictures; expected {MAX_BYTES:,} at most")
         body = self._style.body(ask)
         try:
-            return self._style.answer(self._completed(body), ask, body)
+            return self._style.answer(self._completed(body), ask)
         except AskError as error:
             raise self._style.learnt(body, error) from None
 
@@ -162,7 +162,7 @@ class Style:
         unknown = re.search(r"unsupported|not supported|unrecogni[sz]ed|unknown|extra", error.detail, re.IGNORECASE)
         return bool(unknown and re.search(rf"\b{sent}\b", error.detail))
 
-    def answer(self, completion: Mapping[str, Any], ask: Ask, body: Mapping[str, Any]) -> Answer:
+    def answer(self, completion: Mapping[str, Any], ask: Ask) -> Answer:
         """The captions of a completion.
 
         Raises:
@@ -171,7 +171,8 @@ class Style:
         usage = completion.get("usage") or {}
         tokens_in, tokens_out = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         try:
-            captions = captions_in(self._text(completion), ask.captions, plain="response_format" not in body)
+            # Some servers take `response_format` and do not mind it.
+            captions = captions_in(self._text(completion), ask.captions, plain=True)
         except AskError as error:
             # What could not be used was paid for all the same.
             raise AskError(error.kind, error.detail, tokens_in=tokens_in, tokens_out=tokens_out) from None

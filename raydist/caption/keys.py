@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +21,7 @@ ADDRESSES: Mapping[str, str] = {"gemini": "GOOGLE_GEMINI_BASE_URL", "openai": "O
 
 _OWN = (".googleapis.com", ".openai.com", ".openai.azure.com")
 _NONE = "none"
+_USER = re.compile(r"://[^/@\s'\"]+@")
 _SHORTEST_KEY = 4
 """Of letters: shorter values are parts of words, and no secrets."""
 
@@ -53,10 +55,10 @@ def silence_clients() -> None:
 
 
 def redacted(text: str) -> str:
-    """A text without any provider's key, whoever wrote it."""
+    """A text without any provider's key, whoever wrote it, and without passwords in addresses."""
     for name in {name for names in KEYS.values() for name in names}:
         value = os.environ.get(name, "")
         for key in {value, value.strip(), quote(value, safe="")}:
             if len(key) >= _SHORTEST_KEY:
                 text = text.replace(key, "***")
-    return text
+    return _USER.sub("://***@", text)

@@ -12,6 +12,8 @@ from raydist.caption.refusals import is_refusal
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _OPENINGS = re.compile(r"[{\[]")
+_JSON = re.compile(r"[{}]|^\[|```|\bcaptions\b")
+"""Signs of an answer that was meant to be JSON."""
 _FEW = 20
 """Places where JSON is looked for."""
 
@@ -31,7 +33,7 @@ def captions_in(text: str, wanted: int, *, plain: bool = False) -> tuple[str, ..
     if found is None:
         if is_refusal(text):
             raise AskError("refused", f"the model declined: {shown(text)!r}")
-        if not (plain and wanted == 1 and text and not text.startswith(("{", "[", "```"))):
+        if not (plain and wanted == 1 and text and not _JSON.search(text)):
             raise AskError("bad_answer", f"the answer is no JSON with captions: {shown(text)!r}")
         found = (_whole(text),)
     if len(found) < wanted:

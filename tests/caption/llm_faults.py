@@ -32,6 +32,7 @@ FAULTS = {
     "long": "captions of 60 words; a request with other words for the same media gets short ones",
     "boilerplate": "`This video shows` before each caption",
     "fenced": "captions in a code block with words around it (OpenAI)",
+    "words": "the first caption without any JSON (OpenAI)",
     "empty": "captions without a word",
     "invalid": "400 for this request",
     "too_big": "413",
@@ -105,4 +106,6 @@ def openai(server: LLMServer, received: Received, fault: str) -> Reply:
             lambda: openai_wire.said(received, [no] * received.expected),
         ]
         return ways[int(received.media[:4], 16) % len(ways)]()
+    if fault == "words":
+        return openai_wire.answer(received, captions(server, received, fault)[0])
     return openai_wire.said(received, captions(server, received, fault), fenced=fault == "fenced")

@@ -146,6 +146,20 @@ def test_a_server_without_response_format_is_asked_in_words_from_then_on() -> No
         assert provider.ask(asked(4)).captions == (caption_of(asked(4).media.frames),)
 
 
+def test_a_server_that_takes_no_notice_of_the_format_may_answer_in_plain_words() -> None:
+    with LLMServer(faults={"words": 1}) as server:
+        assert loaded(server).ask(asked()).captions == (caption_of(asked().media.frames),)
+        assert fails(loaded(server), asked(captions=2)).kind == "bad_answer"
+
+
+def test_a_password_in_the_address_is_not_shown(server: LLMServer) -> None:
+    url = server.url.replace("://", "://me:hush@") + "/v1"
+    server.plan.extend(["server", "reset"])
+    provider = providers.load(Access(provider="openai", model="m", base_url=url))
+    for _ in range(2):
+        assert "://***@127.0.0.1" in fails(provider).detail
+
+
 def test_many_threads_learn_at_once_what_a_server_refuses() -> None:
     with LLMServer(formats=False, latency_s=0.1) as server:
         provider = loaded(server)
@@ -252,6 +266,8 @@ def test_captions_are_found_in_what_models_write(text: str, captions: tuple[str,
         ('{"error": "no"}', "bad_answer"),
         ("<think>so long", "bad_answer"),
         ("[" * 100_000, "bad_answer"),
+        ('Here you go: {"captions": ["A dog ru', "bad_answer"),
+        ("captions: A dog", "bad_answer"),
         ("I'm sorry, but I can't help with that.", "refused"),
     ],
 )
