@@ -53,8 +53,10 @@ class Jobs:
         Raises:
             AskError: it did not work, after as many tries as are allowed.
         """
-        config = {"display_name": name, "mime_type": "jsonl"}
-        return str(self._tried(lambda: self._client.files.upload(file=os.fspath(path), config=config)).name)  # type: ignore[arg-type]
+        from google.genai import types
+
+        config = types.UploadFileConfig(display_name=name, mime_type="jsonl")
+        return str(self._tried(lambda: self._client.files.upload(file=os.fspath(path), config=config)).name)
 
     def create(self, name: str, file: str, since: float) -> str:
         """Make a job; its name there. A job that was made although the answer got lost is found by its display name.
