@@ -114,13 +114,11 @@ class Clips:
     def by_id(self, clip_id: str) -> int | str:
         """The row of a clip, or a reason."""
         try:
-            video_id, span = naming.parse_clip_id(clip_id)
+            key = naming.clip_key(naming.clip_id(*naming.parse_clip_id(clip_id)))  # `0,1.000` is `0,1`
         except ClipError:
             return "no such clip"
-        for row in self._places.get(video_id, ()):
-            if self._starts_ms[row] == span.start_ms and self._ends_ms[row] == span.end_ms:
-                return row
-        return "no such clip"
+        row = self._of_key(key)
+        return "no such clip" if row is None else row
 
     def by_key(self, written: str) -> int | None:
         """The row of the clip with a key, however it is written; None if it is none."""
@@ -133,9 +131,15 @@ class Clips:
             key = number - (1 << 64) if number >= 1 << 63 else number
             if not -(1 << 63) <= key < 1 << 63:
                 continue
-            place = int(np.searchsorted(self._keys, key))
-            if place < len(self._keys) and self._keys[place] == key:
-                return int(self._by_key[place])
+            row = self._of_key(key)
+            if row is not None:
+                return row
+        return None
+
+    def _of_key(self, key: int) -> int | None:
+        place = int(np.searchsorted(self._keys, key))
+        if place < len(self._keys) and self._keys[place] == key:
+            return int(self._by_key[place])
         return None
 
     def under(self, video_id: str, span: Span) -> list[int] | str:

@@ -93,9 +93,9 @@ def _file(out: str | None) -> Path | None:
         return None
     file = Path(out).expanduser().absolute()
     if file.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {out!r}: expected a file that ends in .html")
+        raise UsageError(f"--sheet {out!r}: expected a file that ends in .html")
     if not file.parent.is_dir():
-        raise UsageError(f"--out {out!r}: the folder {str(file.parent)!r} does not exist")
+        raise UsageError(f"--sheet {out!r}: the folder {str(file.parent)!r} does not exist")
     return file
 
 
@@ -126,7 +126,7 @@ def _compare(config: Config, location: str, there: Present, group: suspects.Grou
 def _why_not(location: str, error: RaydistError) -> str:
     if not models.stored(location):
         return "no vectors yet: `raydist embed` first, and captions that do not fit their clips are found too"
-    return f"suspects were not looked for: {error}"
+    return f"suspects were not looked for: {error} (here: `--set embed.model=NAME`, `--set embed.adapter=NAME`)"
 
 
 def _of_vectors(there: Present, found: Doubts, model: Stored) -> list[str]:
@@ -138,7 +138,7 @@ def _of_vectors(there: Present, found: Doubts, model: Stored) -> list[str]:
         notes.append(
             f"{model.name} tells these captions hardly from random ones (half of them fit {found.better:.0%} or more "
             "of random clips better than their own): most are of other clips, or the model does not know what they "
-            "speak of. Only clear cases are listed"
+            "speak of. So no single ones are listed"
         )
     return notes
 

@@ -16,6 +16,7 @@ have one colour and scene; none that is right is reported.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,14 +33,14 @@ from raydist.store import read
 
 LEAST = 8
 """Captioned clips with vectors; of fewer, nothing can be said."""
-_REFERENCES = 512
-_SEED = 0
-_CLIPS_AT_ONCE = 4_096
-_CELLS_AT_ONCE = 4_000_000
+_REFERENCES, _SEED = 512, 0
+_CLIPS_AT_ONCE, _CELLS_AT_ONCE = 4_096, 4_000_000
 _RANDOM = 1.64
 """Deviations: one of twenty random pairs lies above."""
 _OUTLIER = 2.5
 _MARGIN = 1.0
+_USUAL = 16
+"""Clips of the videos that the figures were chosen on."""
 _MOVED = 0.5
 _MOST = 0.6
 _STEPS = (-3, -2, -1, 1, 2, 3)
@@ -71,7 +72,7 @@ class Moved:
 
     video_id: str
     step: int
-    """How many clips later (earlier: below 0) they fit."""
+    """Clips later, or earlier (below 0)."""
     fit: int
     """Captions that fit better there."""
     compared: int
@@ -109,7 +110,7 @@ class _Reference:
     spread: float
     """Deviation of such pairs from what their caption and their clip let expect."""
     places: dict[int, list[int]]
-    """Group of captions -> places in here whose clips have one of it."""
+    """Group of captions -> where in here clips have one of it."""
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class _Measured:
     above_N: NDArray[np.float32]
     better_N: NDArray[np.float32]
     gain_N: NDArray[np.float32]
-    """How much better the best other clip of the video fits."""
+    """How much better the best other clip of the video fits, more than by luck."""
     other_N: NDArray[np.int64]
     other_similarity_N: NDArray[np.float32]
     steps: list[tuple[str, range, list[tuple[int, float, int, int]]]] = field(default_factory=list)
@@ -331,7 +332,9 @@ def _best_other(
     for place, number in enumerate(group[part].tolist()):
         others_NC[place, list(same[number])] = -np.inf
     best_N, each = others_NC.argmax(axis=1), np.arange(len(others_NC))
-    gain_N = others_NC[each, best_N] - measured.above_N[part]
+    # The best of many random clips fits better than the best of a few.
+    luck = max(0.0, math.sqrt(2 * math.log(len(clips))) - math.sqrt(2 * math.log(_USUAL)))
+    gain_N = others_NC[each, best_N] - measured.above_N[part] - luck
     measured.gain_N[part] = gain_N
     measured.other_N[part] = np.where(np.isfinite(gain_N), best_N + clips.start, -1)
     measured.other_similarity_N[part] = similar_NC[each, best_N]
@@ -365,7 +368,7 @@ def _judged(measured: _Measured) -> Doubts:
     is_low_N = stays_N & (measured.above_N < min(middle - _OUTLIER * spread, _RANDOM))
     is_others_N = stays_N & (measured.gain_N >= max(_MARGIN, _OUTLIER * spread)) & (measured.above_N < middle)
     doubt_N = np.maximum(middle - measured.above_N, np.where(is_others_N, measured.gain_N, 0))
-    found = np.flatnonzero((is_low_N & (not is_weak)) | is_others_N)
+    found = np.flatnonzero(is_low_N | is_others_N) if not is_weak else np.empty(0, np.int64)
     known = measured.better_N[np.isfinite(measured.better_N)]
     return Doubts(
         suspects=tuple(

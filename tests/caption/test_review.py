@@ -273,7 +273,7 @@ def test_what_cannot_be_reviewed_is_refused_with_the_reason(tmp_path: Path) -> N
     with fails_with(ArchiveError, "no captions to review", "caption --from"):
         review.run(configure(archive), None)
     brought(archive, "path,start,end,caption\na.mp4,0,1,one\n")
-    with fails_with(UsageError, "--out", "ends in .html"):
+    with fails_with(UsageError, "--sheet", "ends in .html"):
         review.run(configure(archive), str(tmp_path / "x.pdf"))
     with fails_with(UsageError, "folder", "does not exist"):
         review.run(configure(archive), str(tmp_path / "none" / "x.html"))
