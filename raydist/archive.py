@@ -136,6 +136,11 @@ class Archive:
         config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})
         return export_verb.embeddings(config, out, where=where)
 
+    def export_captions(self, out: str, **request: Any) -> Report:
+        """Write the clips that have captions: pairs (`.parquet`, `.jsonl`), or shards of WebDataset in a new folder;
+        keywords are those of `raydist.export.captions`."""
+        return export_verb.captions(self.config, out, **request)
+
     def export_checkpoint(self, out: str, *, adapter: str, model: str | None = None) -> Report:
         """Write a model with its adapter folded in, in the model's own layout, into a new folder."""
         config = settings_of.changed(self.config, {"embed.model": model, "embed.adapter": adapter})

@@ -19,7 +19,7 @@ from raydist.caption.tables import PREPARED
 from raydist.clips.child import Child
 from raydist.clips.jpeg import QUALITY, jpeg
 from raydist.clips.naming import locate
-from raydist.records import DecodedClip, Limits, Span
+from raydist.records import CUT_RATE, DecodedClip, Limits, Span
 
 _ROWS_A_TABLE = 16
 _BYTES_A_TABLE = 32 << 20
@@ -38,6 +38,8 @@ class Sending:
     """Longest edge of a picture or of the cut clip."""
     max_bytes: int
     """Of all media of one request."""
+    rate: int = CUT_RATE
+    """Pictures a second of a clip that cannot be copied, at most."""
 
 
 class Preparer:
@@ -91,7 +93,12 @@ class Preparer:
     def _cuts(self, location: str, spans: list[Span], fingerprint: str) -> Iterator[dict[str, Any]]:
         sending = self._sending
         for cut in self._child.cut(
-            location, spans, max_px=sending.frame_px, max_bytes=sending.max_bytes, fingerprint=fingerprint
+            location,
+            spans,
+            max_px=sending.frame_px,
+            max_bytes=sending.max_bytes,
+            rate=sending.rate,
+            fingerprint=fingerprint,
         ):
             yield {
                 "clip": cut.data,

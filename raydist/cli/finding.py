@@ -150,6 +150,27 @@ def embeddings(
     finish(verb.embeddings(config, out, where=where), config, as_json)
 
 
+@export.command()
+@click.option("--out", required=True, metavar="PLACE", help="A new file: .parquet, .jsonl; else a folder of shards.")
+@click.option("--media", type=click.Choice(["clip", "frames", "none"]), help="What shards hold. [default: clip]")
+@click.option("--split", metavar="SPLIT", help="Only clips of train, val or test.")
+@click.option("--origin", metavar="NAME", help="Only captions of this origin: sidecar, or a model.")
+@click.option("--where", metavar="SQL", help="Only clips for which it is true.")
+@click.option("--shard-clips", type=int, metavar="N", help="Clips of a shard, at most. [default: 1000]")
+@as_json
+@settings
+def captions(resolve: Resolve, out: str, as_json: bool, **given: Any) -> None:
+    """Write the clips that have captions: pairs, or shards of WebDataset with the clips."""
+    from raydist import export as verb
+
+    config = resolve().config
+    finish(
+        verb.captions(config, out, **{name: value for name, value in given.items() if value is not None}),
+        config,
+        as_json,
+    )
+
+
 @cli.command()
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from raydist.config import Config
 from raydist.errors import ResourceError, UsageError
+from raydist.export.folders import free
 from raydist.models import adapters
 from raydist.models.encoder import ModelInfo
 from raydist.models.folders import written_whole
@@ -38,7 +39,7 @@ def checkpoint(config: Config, out: str) -> Report:
     """
     began = time.monotonic()
     adapter = adapters.find(_named(config), config.require_archive() if config.archive else "")
-    folder = _free(out)
+    folder = free(out)
     info = describe(plain_name(config.embed.model or base_of(adapter)), str(adapter))
     # Here and not above: peft imports transformers, and a wrong name should be said at once.
     from raydist.models.checkpoint import write_merged
@@ -80,19 +81,6 @@ def _named(config: Config) -> str:
     if not config.embed.adapter:
         raise UsageError("no adapter was named: expected --adapter RUN, a run of the archive or a folder")
     return config.embed.adapter
-
-
-def _free(out: str) -> Path:
-    """The absolute folder, where nothing lies in the way."""
-    folder = Path(out).expanduser().resolve()
-    if folder.is_dir():
-        there = sorted(entry.name for entry in folder.iterdir())
-        if there:
-            shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
-            raise UsageError(f"--out {out!r} is not empty (it holds {shown}): expected a new folder, or an empty one")
-    elif folder.exists():
-        raise UsageError(f"--out {out!r} is a file: expected a new folder, or an empty one")
-    return folder
 
 
 def _explain(info: ModelInfo, adapter: Path, part: Path) -> None:
