@@ -6,7 +6,7 @@ Promises  in the order of videos, times, origins and numbers; a caption counts o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydist.store import read
+
+# Shape legend: C clips, E embedding size
 
 _CLIP = {
     "clip_key": pa.int64(),
@@ -76,6 +78,23 @@ def present(location: str) -> Present:
         captions=captions.select(["number", "caption", "origin", "cut"]).combine_chunks(),
         clip_of=captions["row"].to_numpy().astype(np.int64),
     )
+
+
+def vectors_of(present: Present, location: str, table: str, rows: Sequence[int]) -> NDArray[np.float32]:
+    """Vectors [C, E] of some clips; NaN where a clip has none of its present content."""
+    width = read.need_table(location, table).schema.field("vector").type.list_size
+    wanted = present.clips.take(pa.array(rows, pa.int64()))
+    found = read.rows_by_key(location, table, wanted["clip_key"].to_pylist(), ["clip_key", "fingerprint", "vector"])
+    pairs = zip(wanted["clip_key"].to_pylist(), wanted["fingerprint"].to_pylist(), strict=True)
+    place = {pair: number for number, pair in enumerate(pairs)}
+    vectors_CE = np.full((len(place), width), np.nan, np.float32)
+    for batch in found.to_batches():
+        numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        keys = zip(batch["clip_key"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True)
+        for vector_E, key in zip(numbers, keys, strict=True):
+            if key in place:
+                vectors_CE[place[key]] = vector_E
+    return vectors_CE
 
 
 def _table(location: str, name: str, kinds: dict[str, pa.DataType]) -> pa.Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from raydist import choice
 from raydist.caption import repeated, sheet, suspects
-from raydist.caption.present import Present, present
+from raydist.caption.present import Present, present, vectors_of
 from raydist.caption.repeated import Repeated
 from raydist.caption.suspects import Doubts, Moved, Suspect
 from raydist.config import Config
@@ -116,7 +117,7 @@ def _compare(config: Config, location: str, there: Present, group: suspects.Grou
             raise
         return _Compared(notes=(_why_not(location, error),))
     table = embeddings_table(model.model_key)
-    found = suspects.doubts(location, table, there, group, encoder.encode_text)
+    found = suspects.doubts(there, group, partial(vectors_of, there, location, table), encoder.encode_text)
     if found is None:
         least = f"fewer than {suspects.LEAST} captioned clips have vectors of {model.name}"
         return _Compared(model=model.name, notes=(f"{least}, too few to find suspects: run `raydist embed`",))
