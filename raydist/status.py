@@ -51,9 +51,10 @@ def render(books: dict[str, Any]) -> str:
         f" + {books['failed_files']:,} failed",
         f"clips      {books['clips']:,}",
     ]
-    lines += [f"{name:<10} {books[name]:,}" for name in ("captions", "skipped", "vanished") if books[name]]
+    lines += [f"{name:<10} {books[name]:,}" for name in ("skipped", "vanished") if books[name]]
+    lines += [f"captions   {books['captions']:,}"] * bool(books["captions"] or books["captioned"])
     lines += [
-        f"           by {origin}: {count['clips']:,} clips + {count['failed']:,} failed + {count['without']:,} without"
+        f"           {origin}: {count['clips']:,} clips + {count['failed']:,} failed + {count['without']:,} without"
         for origin, count in books["captioned"].items()
     ]
     lines += [f"failed     {count:,} {reason}" for reason, count in books["reasons"].items()]

@@ -87,7 +87,7 @@ def run(config: Config, wanted: Wanted) -> Report:
     """
     began = time.monotonic()
     location = config.require_archive()
-    job = _job(config)
+    job = _job(config, to_ask=not wanted.dry_run)
     if wanted.dry_run:
         found = _pending(config, job, wanted)
         estimated = _estimated(config, job, found, _count(config, job, found, wanted))
@@ -105,6 +105,8 @@ def run(config: Config, wanted: Wanted) -> Report:
         if read.need_table(location, "clips").version != found.versions["clips"]:
             stale.delete_stale(location)
         compact.compact_if_alone(location, "captions", held)
+    if job.price is not None and config.caption.batch_api and ledger.why_left and not ledger.counts["clips"]:
+        spent.stop, spent.why = "fatal", ledger.why_left.most_common(1)[0][0]
     report = summary.report(name, time.monotonic() - began, job, found, ledger, spent, recovered)
     save(report, location)
     if spent.stop in ("fatal", "down"):
@@ -115,7 +117,7 @@ def run(config: Config, wanted: Wanted) -> Report:
     return report
 
 
-def _job(config: Config) -> Job:
+def _job(config: Config, *, to_ask: bool) -> Job:
     """Look everything up before anything begins."""
     section = config.caption
     model = section.model or providers.DEFAULT_MODELS.get(section.provider, "")
@@ -124,7 +126,7 @@ def _job(config: Config) -> Job:
     if section.provider == "local":
         require_local(model, section.device, len(section.details))
     else:
-        providers.require(access)
+        providers.require(access, to_ask=to_ask)
     limit = choice.text_limit(config.require_archive(), config.embed.model)
     prompt = Prompt(
         hints=section.hints, details=section.details, room=limit.room, send=section.send, frames=section.frames

@@ -40,6 +40,8 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         """clips, captions, cut, failed, left, requests, tokens_in, tokens_out, recovered."""
         self.failures: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        """Reason -> what was said of a clip that failed for it."""
         self.why_left: Counter[str] = Counter()
         """What was said of clips that were left."""
         self.cost = 0.0
@@ -104,6 +106,7 @@ class Ledger:
         if row["reason"]:
             self.counts["failed"] += 1
             self.failures[row["reason"]] += 1
+            self.examples.setdefault(row["reason"], f"{row['clip_id']}: {row['detail']}")
         else:
             self.counts.update({"clips": 1, "captions": len(row["captions"]), "cut": sum(row["cut"])})
 

@@ -23,6 +23,8 @@ ARRIVES_S = 10.0
 GIVEN_UP = 20
 """Requests in a row that all their tries did not bring an answer to: the provider is down, and a run that goes on would
 only fill the table of failures."""
+NEVER_ANSWERED = 5
+"""The same where it has not answered once: its address may be wrong."""
 
 Stop = Literal["", "budget", "fatal", "down", "interrupted"]
 
@@ -78,6 +80,7 @@ class Gate:
     _window_tokens: int = 0
     _until: float = 0.0
     _failures: int = 0
+    _answered: bool = False
     _numbers: int = 0
 
     def enter(self, now: float, tokens: int, cost: float) -> int | float | None:
@@ -131,7 +134,8 @@ class Gate:
     def count(self, *, answered: bool, why: str = "") -> None:
         """A clip got its answer, or all its tries failed for a reason that is the server's."""
         self._failures = 0 if answered else self._failures + 1
-        if self._failures >= GIVEN_UP:
+        self._answered = self._answered or answered
+        if self._failures >= (GIVEN_UP if self._answered else min(GIVEN_UP, NEVER_ANSWERED)):
             self.stop("down", why)
 
     def begin(self) -> None:

@@ -24,8 +24,11 @@ _CLIENTS = {"gemini": "google.genai", "openai": "openai"}
 _PROVIDERS: Mapping[str, Callable[[Access], Provider]] = {"gemini": gemini.Gemini, "openai": chat.Chat}
 
 
-def require(access: Access) -> None:
+def require(access: Access, *, to_ask: bool = True) -> None:
     """See that a provider can be asked, without asking it.
+
+    Args:
+        to_ask: whether it will be asked; to reckon what that would cost takes neither its client nor a key.
 
     Raises:
         UsageError: an unknown provider, no model, or an address that is none.
@@ -35,12 +38,14 @@ def require(access: Access) -> None:
         raise UsageError(f"caption.provider={access.provider!r}: expected one of {', '.join(_PROVIDERS)}, or local")
     if not access.model:
         raise UsageError(
-            f"caption.provider={access.provider} and no model: expected caption.model, the name of a model that takes "
-            "pictures as its server has it"
+            f"caption.provider={access.provider} and no model: expected --model NAME (caption.model), a model that takes "
+            "pictures, as its server calls it"
         )
     url = base_url(access)
     if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
         raise UsageError(f"caption.base_url={redacted(url)!r}: expected an address such as http://localhost:8000/v1")
+    if not to_ask:
+        return
     if not _is_installed(_CLIENTS[access.provider]):
         raise ProviderError(
             f"the client of {access.provider} ({_CLIENTS[access.provider]}) is not installed: "

@@ -79,6 +79,7 @@ def _notes(job: Job, found: Pending, ledger: Ledger, spent: Spent, recovered: in
         notes.append(f"{spent.paused_s:,.0f} s of patience that the server asked for")
     notes += _left(found, counts["clips"] + counts["failed"] - recovered, counts["waiting"], spent)
     notes += [f"{count:,} clips were left: {why}" for why, count in ledger.why_left.most_common(3) if count]
+    notes += [f"{reason}, such as {example}" for reason, example in ledger.examples.items()]
     if ledger.failures and set(ledger.failures) & {"provider", "bad_answer", "refused"}:
         notes.append("--retry-failed asks again about clips that failed")
     if counts["clips"]:
@@ -157,7 +158,7 @@ def _before(config: Config, job: Job, found: Pending, estimated: Estimate) -> li
         cores = os.cpu_count() or 1
         time = _time(sample.cpu_s * estimated.clips / cores)
         notes.append(
-            f"{what}: {sample.cpu_s:.2f} CPU s a clip, {time} in all on {cores} cores; {sample.bytes / 1e3:,.0f} kB a "
+            f"{what}: {sample.cpu_s:.2g} CPU s a clip, {time} in all on {cores} cores; {sample.bytes / 1e3:,.0f} kB a "
             f"clip are sent, {sample.bytes * estimated.clips / 1e6:,.0f} MB in all (measured on {sample.clips} clips)"
         )
         if sample.failed:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.caption.limits import ARRIVES_S, GIVEN_UP, Allowance, Gate
+from raydist.caption.limits import ARRIVES_S, GIVEN_UP, NEVER_ANSWERED, Allowance, Gate
 
 
 @dataclass
@@ -116,6 +116,7 @@ def test_a_request_whose_worker_died_frees_its_place_and_counts_as_paid() -> Non
 
 def test_a_provider_that_fails_again_and_again_ends_the_run_and_an_answer_in_between_does_not() -> None:
     gate = Gate(Allowance())
+    gate.count(answered=True)
     for _ in range(GIVEN_UP - 1):
         gate.count(answered=False, why="503")
     gate.count(answered=True)
@@ -125,6 +126,14 @@ def test_a_provider_that_fails_again_and_again_ends_the_run_and_an_answer_in_bet
     gate.count(answered=False, why="503 again")
     assert (gate.spent.stop, gate.spent.why) == ("down", "503 again")
     assert gate.enter(0.0, 1, 0.0) is None
+
+
+def test_a_provider_that_never_answers_ends_the_run_sooner() -> None:
+    gate = Gate(Allowance())
+    for _ in range(NEVER_ANSWERED):
+        assert gate.spent.stop == ""
+        gate.count(answered=False, why="connection refused")
+    assert gate.spent.stop == "down"
 
 
 def test_nothing_is_let_through_after_a_stop_and_the_first_reason_counts() -> None:

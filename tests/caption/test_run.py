@@ -12,6 +12,7 @@ from archives import configure, rows
 from asked import FAULTS, KEY, KEYS, MODELS, Asked, archive_of, asked_price, outcome
 from llm_server import LLMServer
 
+import raydist
 from raydist import caption
 from raydist.caption import answers, limits
 from raydist.errors import ProviderError, StoreError, UsageError
@@ -137,6 +138,9 @@ def test_a_failed_clip_has_its_reason_and_is_asked_again_only_when_that_is_wante
     report = asked.run("caption.in_flight=1")
     assert report.failures == {"refused": 2, "no_caption": 1}
     assert len(asked.failed()) == 3
+    books = raydist.open(str(asked.archive)).status()
+    assert books["captioned"] == {MODELS["gemini"]: {"clips": CLIPS - 3, "failed": 3, "without": 0}}
+    assert said(report, "refused, such as videos/")
     assert asked.run().counts["clips"] == 0
     assert len(asked.server.received) == CLIPS
     assert asked.run(retry_failed=True).counts["clips"] == 3

@@ -16,7 +16,7 @@ import raydist
 from raydist import caption
 from raydist.caption import answers
 from raydist.caption.prices import price_of
-from raydist.errors import ModelError, UsageError
+from raydist.errors import ModelError, ProviderError, UsageError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -54,6 +54,15 @@ def test_the_batch_api_captions_all_clips_at_half_the_price(start: Start) -> Non
     assert price is not None
     assert report.details["cost"] == pytest.approx(price.cost(*asked.server.jobs.billed) / 2, abs=2e-6)
     assert asked.run("caption.batch_api=true").counts["clips"] == 0
+
+
+def test_a_wrong_key_for_the_batch_api_is_an_error(start: Start) -> None:
+    asked = start(keys={"another"})
+    with pytest.raises(ProviderError, match="refuses all requests") as caught:
+        asked.run("caption.batch_api=true")
+    assert KEY not in str(caught.value)
+    assert asked.failed() == {}
+    assert raydist.open(str(asked.archive)).status()["captions"] == 0
 
 
 def test_a_budget_bounds_the_clips_of_batch_jobs_beforehand(start: Start) -> None:
