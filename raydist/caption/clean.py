@@ -89,6 +89,8 @@ _REMARK = re.compile(
 )
 _EMPHASIS = re.compile(r"(\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
 _PAIRS = {'"': '"', "“": "”", "„": "“", "«": "»", "‘": "’", "'": "'", "`": "`", "*": "*", "「": "」", "『": "』"}
+_LONGEST = 4_000
+"""Letters of an answer that are looked at: no text encoder reads so many."""
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad"))
 
 
@@ -124,7 +126,8 @@ def _without_one_layer(text: str, number: int) -> str:
 
 def _tidy(text: str) -> str:
     """Without thoughts, fences, tags, and letters that are none; lines kept."""
-    text = _FENCE.sub("\n", _TAG.sub(" ", _THOUGHT.sub("\n", text)))
+    text = _THOUGHT.sub("\n", text).lstrip()[:_LONGEST]
+    text = _FENCE.sub("\n", _TAG.sub(" ", text))
     kept = (
         letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs") else " "
         for letter in text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -449,3 +450,14 @@ def test_a_head_goes_from_any_caption(caption: str, example_of: tuple[str, str])
 
 def test_a_json_string_of_a_caption_is_kept() -> None:
     assert judged([json.loads('"A caf\\u00e9 at night"')], 1, CLIP).captions == ("A café at night",)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["- ", "caption: ", "Sure! ", "__a ", "the ", "\n\n", "\n a \n", "狗", "**", '"a" ', "(1 word) ", "<think>", "a, "],
+)
+def test_no_answer_takes_long(part: str) -> None:
+    began = time.process_time()
+    judged([part * 20_000], 1, VICLIP)
+    cut([part * 20_000], VICLIP)
+    assert time.process_time() - began < 3
