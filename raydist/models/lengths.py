@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raydist.errors import ModelError
-from raydist.models import registry, viclip
-from raydist.models.encoder import ModelInfo
 from raydist.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # here and in functions: with torch, a process that only counts words would be much larger
+    from raydist.models.encoder import ModelInfo
 
 _KNOWN = {"viclip-b16": 32, "viclip-l14": 32, "clip-l14-336": 77}
 """Contexts of the models with a short name that uses CLIP's vocabulary: their weights need not be here."""
@@ -61,6 +63,8 @@ def limit_of(name: str) -> TextLimit:
     Raises:
         ModelError: there is no such model, or it is not here and cannot be fetched.
     """
+    from raydist.models import registry, viclip
+
     name = registry.plain_name(name)
     if name in _KNOWN:
         return TextLimit(_KNOWN[name])
@@ -73,6 +77,8 @@ def limit_of(name: str) -> TextLimit:
 
 
 def _limit(context: int, folder: Path) -> TextLimit:
+    from raydist.models import registry
+
     if registry.is_viclip(folder):
         return TextLimit(context)
     from raydist.models.openai_clip import has_own_tokenizer  # as above
