@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raydist.caption.subtitles import without_language
 from raydist.caption.times import milliseconds
-from raydist.caption.words import texts_of
+from raydist.caption.words import texts_of, whole
 from raydist.clips import naming
 from raydist.clips.matching import Videos
 from raydist.errors import ClipError
@@ -186,7 +186,7 @@ def match(lines: Sequence[Line], columns: Columns, clips: Clips, videos: Videos)
         if texts == []:
             matched.empty += 1
             continue
-        written = str(line.values.get(columns.place) or "").strip()
+        written = whole(str(line.values.get(columns.place) or "")).strip()
         named = written or str(line.values.get(columns.stem) or "")
         rows, part = _rows(line, written, columns, clips, videos) if texts else ("no text", False)
         if isinstance(rows, str):
@@ -207,6 +207,7 @@ def match(lines: Sequence[Line], columns: Columns, clips: Clips, videos: Videos)
 
 def is_known(written: str, clips: Clips, videos: Videos) -> bool:
     """Whether a value names one clip or one video of the archive."""
+    written = whole(written)
     if _MARK in written and isinstance(clips.by_id(written), int):
         return True
     return len(videos.find(written)) == 1 or clips.by_key(written) is not None
@@ -248,7 +249,7 @@ def _by_stem(line: Line, columns: Columns, videos: Videos) -> set[str]:
     if not found and line.values.get(columns.cue):
         found = videos.find_stem(without_language(stem))
     for name in () if found else line.values.get(columns.others) or ():
-        found = found or videos.find(str(name))
+        found = found or videos.find(whole(str(name)))
     return found
 
 

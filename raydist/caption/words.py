@@ -32,7 +32,8 @@ def texts_of(value: Any) -> list[str] | None:
     if value is None:
         return []
     if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
+        text = whole(value).strip()
+        return [text] if text else []
     if isinstance(value, dict):
         key, inner = text_of(value)
         return texts_of(inner) if key and not isinstance(inner, dict) else None
@@ -47,3 +48,8 @@ def texts_of(value: Any) -> list[str] | None:
             return None
         found += [text for text in texts if text not in found]
     return found
+
+
+def whole(text: str) -> str:
+    """A text without halves of characters, which JSON may hold and no table."""
+    return text.encode("utf-8", errors="replace").decode()

@@ -82,6 +82,11 @@ def test_files_beside_clips_are_their_captions(library: Library, once: Path) -> 
     assert noted(report, "without a caption: 3 of 7 clips")
 
 
+def test_the_suffix_of_the_video_may_be_part_of_the_name(library: Library) -> None:
+    library.take(laid(library.top / "t", {"a.mp4.txt": "a dog", "deep/b.MP4.JSON": {"caption": "a cat"}}))
+    assert library.held() == [(A, 0, "a dog"), (B, 0, "a cat")]
+
+
 def test_the_same_folder_again_changes_nothing(library: Library) -> None:
     folder = laid(library.top / "texts", {"a.txt": "a dog", "deep/b.txt": "a cat"})
     library.take(folder)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from archives import configure, encode, fails_with, rows, scanned
 from libraries import A, B, Library, noted
@@ -179,6 +180,50 @@ def test_captions_of_parts_of_a_clip_are_several_captions_of_it(library: Library
     report = library.bring("path,start,end,caption\nlong.mp4,0,0.3,a dog\nlong.mp4,0.6,0.9,it barks\n")
     assert [(number, text) for _, number, text in library.held()] == [(0, "a dog"), (1, "it barks")]
     assert noted(report, "2 captions are of another stretch than their clip")
+
+
+@pytest.mark.parametrize("time", ["1e300", "NaN", "-1", "9" * 400, '"99999999999999999999:00:00"', "true", "[1]"])
+def test_times_beyond_all_measure_are_none(library: Library, time: str) -> None:
+    text = f'[{{"path": "long.mp4", "start": {time}, "caption": "a dog"}}, {{"path": "a.mp4", "caption": "a cat"}}]'
+    report = library.bring(text)
+    assert library.held() == [(A, 0, "a cat")]
+    assert noted(report, "a time that is none", "'long.mp4' (line 1)")
+
+
+def test_halves_of_characters_are_replaced_in_captions_and_name_nothing(library: Library) -> None:
+    odd = "\\ud800"
+    report = library.bring(
+        f'{{"path": "a.mp4", "caption": "a dog {odd}"}}\n{{"path": "{odd}.mp4", "caption": "x"}}\n'
+        f'{{"path": "v/{odd}.mp4#t=0,1", "caption": "y"}}\n'
+    )
+    assert library.held() == [(A, 0, "a dog ?")]
+    assert report.counts["unmatched"] == 2
+
+
+def test_a_parquet_file_is_a_list_like_any_other(library: Library) -> None:
+    table = pa.table(
+        {
+            "file": pa.array(["long.mp4", "long.mp4", "a.mp4", "deep/b.mp4"]),
+            "start_s": pa.array([1.0, 2.0, None, float("nan")]),
+            "end_s": pa.array([2.0, 3.0, None, None]),
+            "captions": pa.array([["a dog", "a hound"], ["a cat"], ["a bird"], None], pa.list_(pa.string())),
+            "vector": pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32(), 2)),
+        }
+    )
+    pq.write_table(table, library.top / "captions.parquet")
+    report = library.take(library.top / "captions.parquet")
+    held = [("v/long.mp4#t=1,2", 0, "a dog"), ("v/long.mp4#t=1,2", 1, "a hound"), ("v/long.mp4#t=2,3", 0, "a cat")]
+    assert library.held() == [(A, 0, "a bird"), *held]
+    assert report.counts["without_caption"] == 1
+    assert noted(report, "columns not read", "vector")
+    assert noted(report, "columns: file, captions, start_s, end_s")
+
+
+def test_a_column_of_bytes_that_are_no_text_is_told(library: Library) -> None:
+    table = pa.table({"path": ["a.mp4"], "caption": pa.array([bytes(100_000)])})
+    pq.write_table(table, library.top / "x.parquet", use_dictionary=False, compression="none")
+    with fails_with(UsageError, "none is known to hold the captions", "Not read: caption", "binary"):
+        library.take(library.top / "x.parquet")
 
 
 def test_columns_are_named_where_they_cannot_be_guessed(library: Library) -> None:
