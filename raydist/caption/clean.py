@@ -26,7 +26,8 @@ _SUBJECT = rf"{_ARTICLE} (?:{_KIND} )*{_MEDIUM}"
 _SERIES = r"an? (?:short )?(?:sequence|series|set|collection) of (?:\w+ )?(?:images|frames|pictures|photos|stills)"
 _SHOWS = (
     r"(?:shows?|showing|depicts?|depicting|features?|featuring|showcases?|presents?|displays?|captures?|illustrates?|"
-    r"portrays?|contains?|pictures?|is showing|are showing|begins with|opens with|starts with|is of|are of|is about)"
+    r"portrays?|contains?|pictures?|is showing|are showing|begins with|opens with|starts with|is of|are of|is about|"
+    r"(?:appears?|seems?) to (?:show|depict|be showing))"
 )
 _PLACE = (
     r"(?:on|in|at|behind|above|below|under|up|over|off|near|beside|to|hang|are|stand|line|light|glow|fill|cover|surround|"
@@ -41,11 +42,14 @@ _HEADS = [
     rf"(?:{_SUBJECT}|{_SERIES}) (?:(?:mainly|simply|only|also|clearly|first) )?{_SHOWS}(?: us)?(?: that\b)?"
     rf"(?! {_PLACE})",
     # In this clip, (we see) a dog …
-    rf"(?:in|throughout|during) {_SUBJECT}(?:, {_SEE}|,| {_SEE})",
+    rf"(?:in|throughout|during|over the course of) {_SUBJECT}(?:, {_SEE}|,| {_SEE})",
+    # Based on the frames, a dog …
+    rf"(?:based on|judging from|judging by|according to) {_SUBJECT},",
     # We can see a dog …
-    r"(?:here,? )?(?:we|you|one|i) (?:can |could )?(?:see|observe)s?(?: that\b)?(?! (?:what|how|you|through|off))",
+    r"(?:here,? )?(?:(?:we|you|i)(?: can| could)?|one can) (?:see|observe)(?: that\b)?"
+    r"(?! (?:what|how|you|through|off))",
     # This is a (short) video of a dog …
-    rf"(?:this|it|here) is (?:an?|the) (?:{_KIND} )*{_MEDIUM} "
+    rf"(?:this|it|here) (?:is|appears to be|seems to be) (?:an?|the) (?:{_KIND} )*{_MEDIUM} "
     r"(?:of|showing|that shows|depicting|that depicts|featuring|in which|where)",
 ]
 _HEAD = re.compile(rf"^(?:{'|'.join(_HEADS)})(?:[:,.…]+\s*|\s+|$)", re.IGNORECASE)
@@ -61,8 +65,8 @@ _LABELS = [
     # The caption is: …
     rf"(?:the|my|a|one|final) (?:\w+ )?{_NOUN}(?: (?:is|could be|would be))?:",
     # Caption 1: …, Caption (brief): …
-    rf"(?:(?:short|brief|full|plain|detailed|video|clip|image|final|suggested|english) )*{_NAME}"
-    r"\s*(?:#?\d+|\((?:\w+)\))?\s*[:=]",
+    rf"[\"']?(?:(?:short|brief|full|plain|detailed|video|clip|image|final|suggested|english) )*{_NAME}"
+    r"\s*(?:#?\d+|\((?:\w+)\))?[\"']?\s*[:=]",
     r"(?:caption|description)\s+\d+\s*[.)-](?=\s|$)",
     r"(?:plain|brief|full|assistant)\s*:",
 ]
@@ -70,8 +74,8 @@ _LABEL = re.compile(rf"^(?:{'|'.join(_LABELS)})\s*", re.IGNORECASE)
 
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|$)", re.IGNORECASE | re.DOTALL)
 _FENCE = re.compile(r"```+[ \t]*(?:json|text|txt|markdown|md|plaintext)?", re.IGNORECASE)
-_TAG = re.compile(r"</?(?:caption|answer|output|s|p|b|i|em|strong)\s*/?>|<\|[^<>|]{1,40}\|>", re.IGNORECASE)
-_BULLET = re.compile(r"^(?:[-*•‣▪◦·–—]\s+|#{1,6}\s+|>\s+)")
+_TAG = re.compile(r"</?(?:caption|answer|output|s)\s*/?>|<\|[^<>|]{1,40}\|>", re.IGNORECASE)
+_BULLET = re.compile(r"^(?:[-*•‣▪◦·–—]\s+|#{1,6}\s+)")
 _NUMBER = re.compile(r"^\(?(\d{1,2})(?:[.):]|\.\))\s+")
 _BEGINS = re.compile(
     r"(?:an?|the|one|two|three|four|five|six|several|many|some|people|persons?|m[ae]n|wom[ae]n|child|children|boys?|girls?|"
@@ -115,7 +119,7 @@ def _without_one_layer(text: str, number: int) -> str:
     text = _unquoted(_EMPHASIS.sub(r"\2", text).strip())
     text = _BULLET.sub("", text)
     text = _without_number(text, number)
-    text = _REMARK.sub("", _without_count(text))
+    text = _REMARK.sub("", _without_count(text.removesuffix("\\n")))
     for pattern in (_LABEL, _HEAD):
         found = pattern.match(_plain_quotes(text))
         if found:

@@ -27,7 +27,8 @@ _THINGS = (
 )
 _SORRY = (
     r"(?:(?:(?:i'm|i am|we're|we are),? )?(?:(?:so|very|really|terribly) )?sorry|"
-    r"(?:(?:i|we|my|our) )?(?:sincerely )?apologi[sz]es?|my apologies|apologies|unfortunately|regrettably)"
+    r"(?:(?:i|we|my|our) )?(?:sincerely )?apologi[sz]es?|my apologies|apologies|unfortunately|regrettably|"
+    r"i(?:'m| am) afraid(?: that)?)"
 )
 _BUT = rf"{_SORRY}[,.;:!—–-]*\s*(?:for (?:the|any) \w+[,.]? )?(?:(?:but|however),? )?"
 _GIVEN = (
@@ -41,7 +42,9 @@ _REFUSALS = [
     rf"{_BUT}(?:i|we)(?:'m| am|'re| are) (?:unable|not able)\b",
     rf"{_BUT}(?:this|that|the|your) (?:request|content|prompt|task|{_MEDIA})\b",
     rf"{_BUT}(?:there (?:is|are|was|were) )?no {_MEDIA}\b.{{0,30}}\b{_GIVEN}",
+    rf"{_BUT}(?:something went wrong|an error)\b",
     rf"{_SORRY}[.!]*$",
+    r"\W*(?:refused|declined|blocked|censored|redacted)\W*$",
     # I cannot describe this. I don't see any picture.
     rf"(?:i|we) {_UNABLE} (?:{_ACTS}\b|{_LESS}{_THINGS})",
     rf"(?:i|we) (?:can(?:no|')t|can not|won't|will not) (?:to )?(?:{_ACTS}\b|{_LESS}{_THINGS})",
@@ -51,9 +54,15 @@ _REFUSALS = [
     r"(?:i|we) (?:do not|don't|did not|didn't|cannot|can't) (?:see|have|receive|find|get|detect) "
     rf"(?:(?:any|an?|the) {_MEDIA}|access|enough|the (?:ability|capability))\b",
     r"(?:i|we) (?:don't|do not) feel comfortable\b",
+    rf"i (?:would )?(?:need|require) to see\b.{{0,30}}\b{_MEDIA}",
+    rf"without\b.{{0,40}}, (?:i|we)\b.{{0,12}}?{_UNABLE}\b",
+    r"(?:my|our) (?:\w+ )?(?:guidelines|policy|policies|rules|programming) (?:do not|don't|does not|doesn't|prevents?|"
+    r"prohibits?|forbids?)\b.{0,20}\b(?:me|us|this)\b",
+    r"the (?:model|assistant|ai) (?:declined|refused|was unable|is unable) to "
+    r"(?:answer|respond|describe|caption|comply)\b",
     r"i (?:would )?(?:need|require) (?:more|additional|the|an?) (?:context|information|details|images?|video|frames)\b",
     # As an AI language model, …
-    r"as an? (?:ai|artificial intelligence)"
+    r"as an? (?:(?:text|vision|language)-based )?(?:ai|artificial intelligence)"
     r"(?: (?:language |vision |text-based |visual )?(?:model|assistant|system|chatbot))?"
     r"\s*(?:,|i\b|$|developed|created|designed|trained)",
     r"as an? (?:(?:large|text|vision|multimodal)[ -]?(?:based )?)?language model\b",
@@ -72,7 +81,8 @@ _REFUSALS = [
     r"(?: (?:may|might|would|could|appears? to|seems? to))? (?:violate|contains? (?:material|content) that violate|"
     r"goes? against (?:the|my|our) (?:guideline|polic|rule|term))",
     rf"(?:this|the|your) (?:request|prompt|content|{_MEDIA}) (?:cannot|could not|can't|can not) be "
-    r"(?:processed|described|captioned|fulfilled|completed|analy[sz]ed|loaded|displayed|opened)\b",
+    r"(?:processed|described|captioned|fulfilled|completed|analy[sz]ed|loaded|displayed|opened|"
+    r"determined|discerned)\b",
     r"this (?:violates|would violate|goes against) (?:the|my|our|safety|content)\b",
     # No image was provided.
     rf"(?:there (?:is|are|was|were) )?no {_MEDIA}(?: content| file| data| input)?"
@@ -120,7 +130,10 @@ _NOTHINGS = [
     rf"(?:there (?:is|'s|was) )?nothing{_IS}(?: {_CLEAR}| {_SHOWN})?{_WHERE}",
     rf"(?:the )?{_CONTENT}(?: of (?:the|this) \w+)? (?:is|are) "
     rf"(?:not {_CLEAR}|unclear|unknown|indiscernible|unavailable)",
-    r"(?:indiscernible|undiscernible|unrecogni[sz]able|unidentifiable) (?:content|image|images|video|frames)",
+    rf"(?:the |this )?(?:{_MEDIA}|content)(?: (?:is|are|was|were))? (?:not found|unavailable|not available|missing|"
+    r"not visible(?: to me)?|failed to load|blank|unclear|unreadable|corrupted)",
+    r"(?:unknown|unclear|indiscernible|undiscernible|unrecogni[sz]able|unidentifiable) "
+    r"(?:content|image|images|video|frames)",
     r"n/?a|none|null|nil|undefined|unknown|unclear|untitled|string|text|captions?|description|captions? here|"
     r"(?:your|the|insert|a|one|first|second|third) (?:\w+ )?(?:captions?|description|sentence)(?: (?:goes )?here)?|"
     r"not applicable|not available|unavailable|empty|blank|error|todo|tbd|no|yes|true|false|ok|okay|sure|done|json",

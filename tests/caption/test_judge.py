@@ -99,6 +99,23 @@ UNTOUCHED = [
     "explode colorful smoke coming out",
     "zoom-in, a landscape, springtime",
     "🐕 runs on grass",
+    "A screen displays the words \"content blocked\".",
+    "No smoking, says a sign.",
+    "Please provide your ticket, says a machine at the gate.",
+    "Unable to find the ball, a dog digs in the snow.",
+    "It is hard to see the deer in the forest.",
+    "This is how a potter shapes a bowl.",
+    "I see you, says a note on the fridge.",
+    "One sees more than two, says a poster.",
+    "The model refused the dress, and a tailor alters it.",
+    "The video plays on a laptop.",
+    "The clip art on the poster shows a clown.",
+    "Error code 404 is shown on a monitor.",
+    "<b> is written on a blackboard.",
+    "> signs blink on a road barrier.",
+    "The request was denied, says a letter.",
+    "In this scene from a play, actors in masks dance.",
+    "抱歉两个字写在黑板上。",
 ]  # fmt: skip
 
 CLEANED = [
@@ -162,6 +179,14 @@ CLEANED = [
     ("  A dog\n runs\tfast. ", "A dog runs fast."),
     ("A dog\x00 runs\ufeff.", "A dog runs."),
     ("A dog \ud83d runs.", "A dog runs."),
+    ("This appears to be a video of a dog.", "A dog."),
+    ("The video appears to show a dog.", "A dog."),
+    ("Over the course of the clip, a dog runs.", "A dog runs."),
+    ("Based on the provided frames, the video shows a dog.", "A dog."),
+    ("\"Caption\": \"A dog runs.\"", "A dog runs."),
+    ("A dog runs.\\n", "A dog runs."),
+    ("Caption (brief): A dog runs.", "A dog runs."),
+    ("The image shows: \"A dog.\"", "A dog."),
 ]  # fmt: skip
 
 REFUSED = [
@@ -219,6 +244,16 @@ REFUSED = [
     "Lo siento, pero no puedo ayudar con eso.",
     "很抱歉，我无法描述这张图片。",
     "申し訳ありませんが、お手伝いできません。",
+    "I'm afraid I can't do that.",
+    "As a text-based AI, I can't view images.",
+    "My guidelines do not allow me to describe this.",
+    "[REFUSED]",
+    "I need to see the frames in order to describe them.",
+    "Without the images, I cannot describe the clip.",
+    "Sorry, something went wrong.",
+    "The model declined to answer.",
+    "I do not see any images in our conversation. Could you please upload them?",
+    "Unable to provide a description due to the lack of visual information.",
 ]  # fmt: skip
 
 NOTHING = [
@@ -245,6 +280,10 @@ NOTHING = [
     "Nothing is visible.",
     "Nothing to describe.",
     "The content is unclear.",
+    "Content not available",
+    "Image not found",
+    "The images are not visible to me.",
+    "Unknown content",
     "This video shows",
     "This video shows.",
     "In this clip, we see",
