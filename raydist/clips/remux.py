@@ -83,7 +83,7 @@ class Copier:
         file = io.BytesIO()
         # Decoding times of our own: Matroska has none. They rise as the frames do, and lie before each frame's.
         late = max(tick - (packet.pts or 0) for tick, packet in zip(ticks, run, strict=True))
-        stays = min(high - ticks[-1], int(LONGEST_S / self._video.base))
+        stays = max(1, min(high - ticks[-1], int(LONGEST_S / self._video.base)))
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream_from_template(self._video.stream, opaque=True)
             if stream.codec_context.pix_fmt is None:  # what mp4's header says of VP9 is made of it
@@ -94,7 +94,8 @@ class Copier:
                 packet.stream = stream
                 packet.time_base = self._video.base
                 packet.pts, packet.dts = given.pts - ticks[0], tick - late - ticks[0]
-                packet.duration = max(1, stays) if given.pts == ticks[-1] else given.duration or 0
+                # mp4 knows no durations but the distances of decoding times, and that of the last packet: to the end.
+                packet.duration = stays + ticks[-1] - given.pts if tick == ticks[-1] else given.duration or 0
                 packet.is_keyframe = given.is_keyframe
                 container.mux(packet)
         return file.getvalue()
@@ -105,7 +106,7 @@ class Copier:
         expected = [(tick - ticks[0]) * base for tick in ticks]
         times: list[Fraction] = []
         shapes: set[tuple[int, int]] = set()
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", format="mp4") as container:
             stream = container.streams.video[0]
             decoder = stream.codec_context
             decoder.thread_count, decoder.thread_type = 1, "NONE"

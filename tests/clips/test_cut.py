@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from footage import Source, check, join_real, spans_of
+from loopback import Loopback
 from videos import VP9, X264, X265, encode, join, rotate
 
 from raydist.clips.child import Child
@@ -196,6 +197,17 @@ def test_a_span_without_a_frame_has_a_reason(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", count=50)
     cuts = cut(path, [Span(start_ms=0, end_ms=1000), Span(start_ms=5000, end_ms=6000), Span(start_ms=3, end_ms=9)])
     assert [found.reason for found in cuts] == ["", "no_frames", "no_frames"]
+
+
+def test_a_file_on_a_server_is_cut_and_fetched_once(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", count=300, size=(320, 240), options={**SHORT_GOP, "crf": "10"})
+    source, spans = Source(path), [Span(start_ms=0, end_ms=2000), Span(start_ms=5000, end_ms=7300)]
+    with Loopback({"/a.mp4": path.read_bytes()}) as web:
+        cuts = list(cut_spans(f"{web.url}/a.mp4", spans, max_px=384, max_bytes=4 << 20))
+        assert sum(found.bytes_read for found in cuts) == web.sent <= 1.2 * path.stat().st_size
+    assert [found.copied for found in cuts] == [True, False]
+    for found in cuts:
+        check(source, found)
 
 
 def test_a_child_cuts_as_this_process_does_and_says_what_concerns_the_file(long_gops: Path, tmp_path: Path) -> None:
