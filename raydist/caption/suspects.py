@@ -197,7 +197,9 @@ def _reference(
     similar_RR = texts_RE @ clips_RE.T
     is_random = _is_random(rows, group[first[drawn][kept]], video[rows], rows, video[rows], places)
     random_RR = np.where(is_random, similar_RR, np.nan)
-    level_R, mean = np.nanmean(random_RR, axis=0), float(np.nanmean(random_RR))
+    mean, count_R = float(np.nanmean(random_RR)), is_random.sum(axis=0)
+    # A clip that has the captions of all others has no random pair.
+    level_R = np.where(count_R, np.nansum(random_RR, axis=0) / np.maximum(count_R, 1), mean).astype(np.float32)
     left_RR = random_RR - np.nanmean(random_RR, axis=1, keepdims=True) - level_R + mean
     return _Reference(
         clips_RE=clips_RE,

@@ -126,6 +126,27 @@ def test_captions_that_are_moved_by_some_clips_are_found(shelf: Shelf, step: int
 
 
 @pytest.mark.ray
+def test_it_is_found_too_if_all_videos_are_moved(shelf: Shelf) -> None:
+    told = {}
+    for own in map(shelf.of, range(VIDEOS)):
+        told |= {clip: shelf.truth[own[(place + 1) % CLIPS]] for place, clip in enumerate(own)}
+    shelf.tell(told)
+    report = shelf.review(sample=0)
+    assert (report.counts["shifted_videos"], report.counts["suspects"]) == (VIDEOS, 0)
+    assert {each["step"] for each in report.details["shifted"]} == {1}
+    assert noted(report, "and 1 more videos whose captions fit other clips")
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_one_caption_for_all_clips_is_no_reason_to_doubt_one_of_them(shelf: Shelf) -> None:
+    shelf.tell(dict.fromkeys(shelf.truth, "a film"))
+    report = shelf.review(sample=0)
+    assert (report.counts["suspects"], report.counts["shifted_videos"], report.counts["repeated"]) == (0, 0, 1)
+    assert noted(report, "48 of 48 clips (100%) have none of their own alone")
+
+
+@pytest.mark.ray
 def test_captions_of_other_clips_come_first_and_right_ones_are_left_alone(shelf: Shelf) -> None:
     a, b, c = shelf.of(0)[1], shelf.of(3)[5], shelf.of(5)[2]
     told = {**shelf.truth, a: shelf.truth[b], b: shelf.truth[c], c: shelf.truth[a]}
