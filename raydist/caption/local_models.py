@@ -169,9 +169,11 @@ def check(folder: Path) -> None:
     """Look whether a folder holds a model that can say something of pictures, without loading its weights.
 
     Raises:
-        ModelError: it does not.
+        ModelError: it does not, or its processor cannot be loaded here.
     """
     _model_type(folder)
+    _quiet()
+    _processor(folder)
 
 
 def has_template(folder: Path) -> bool:
@@ -240,10 +242,7 @@ def _fields(file: Path) -> dict[str, Any]:
 
 def _loaded(folder: Path, dtype: torch.dtype) -> Any:
     transformers = _transformers()
-    logging = transformers.utils.logging
-    # A progress bar and a table of keys for each worker would bury what raydist says.
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    _quiet()
     try:
         model, loading = transformers.AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -321,6 +320,13 @@ def _part(folder: Path, kind: str) -> Any:
             f"the {what} of {str(folder)!r} cannot be loaded ({_first_line(error)}); its files belong beside the "
             "weights"
         ) from error
+
+
+def _quiet() -> None:
+    """Progress bars, tables of keys and advice, from each worker, would bury what raydist says."""
+    logging = _transformers().utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _transformers() -> Any:

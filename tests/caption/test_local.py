@@ -382,6 +382,8 @@ def test_a_processor_that_is_missing_is_an_error(tmp_path: Path) -> None:
         (folder / name).unlink()
     with pytest.raises(ModelError, match=r"cannot be loaded"):
         local_models.load(folder, "cpu")
+    with pytest.raises(ModelError, match=r"cannot be loaded"):
+        require_local(str(folder), "auto")
 
 
 def test_code_beside_the_weights_is_never_run(tmp_path: Path) -> None:
