@@ -251,7 +251,7 @@ def _from_json(text: str, what: str) -> tuple[tuple[str, ...], tuple[Line, ...]]
     """A list of objects, an object a line, or one object of name -> text."""
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         found = list(_objects(text, what))
     else:
         if isinstance(whole, dict) and not {plain(name) for name in whole} & set(PLACES):
@@ -275,10 +275,12 @@ def _objects(text: str, what: str) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also nested too deep, or a number of too many digits
+                reason = str(error)
+                if isinstance(error, json.JSONDecodeError):
+                    reason = f"{error.msg}, character {error.pos + 1}"
                 raise UsageError(
-                    f"{what}, line {number} is no JSON ({error.msg}, character {error.pos + 1}): expected an object a "
-                    "line, a list of objects, or CSV"
+                    f"{what}, line {number} is no JSON ({reason}): expected an object a line, a list of objects, or CSV"
                 ) from error
 
 
@@ -297,7 +299,7 @@ def _from_parquet(path: str, file: str, option: str) -> Listing:
                 for row in zip(*columns, strict=True):
                     values = dict(zip(wanted, row, strict=True))
                     lines.append(Line(number=len(lines) + 1, values=values))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{what} is a damaged Parquet file ({reason}): write or copy it again") from error
     unread = tuple(f"{field.name} ({field.type})" for field in schema if not kinds[field.name])

@@ -90,6 +90,14 @@ def test_bytes_in_the_middle_that_changed_are_told_or_change_texts_only(tmp_path
         tabular.read(str(file), "--from")
 
 
+def test_texts_that_are_no_utf_8_are_told(tmp_path: Path) -> None:
+    ends, letters = np.array([0, 3], np.int32), b"a\xff\xe9"
+    texts = pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(letters))
+    file = written(tmp_path / "a.parquet", {"path": pa.array(["a.mp4"]), "caption": texts})
+    with fails_with(UsageError, "a.parquet", "damaged Parquet file", "utf-8"):
+        tabular.read(str(file), "--from")
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["path", "path"])
     pq.write_table(table, tmp_path / "a.parquet")

@@ -10,13 +10,14 @@ Promises  media are passed over, not read; what is no caption is counted and sai
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from raydist import tabular
 from raydist.caption import subtitles
@@ -32,6 +33,11 @@ COLUMNS = ("clip_id", "stem", "others", "caption", "start_ms", "end_ms", "cue")
 _TEXT, _JSON, _SHARD = ".txt", ".json", ".tar"
 _MAX_BYTES = 8 << 20
 """Larger files of captions are none."""
+_NAMING = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+"""Kinds of members that hold what is said of the next one."""
 _TIMES = {"start_ms": [name for name in STARTS if name != "from"], "end_ms": [name for name in ENDS if len(name) > 2]}
 """Without words that say other things in an object of metadata."""
 
@@ -69,6 +75,16 @@ class _Found:
             file=file, option=option, columns=COLUMNS, lines=tuple(self.lines), notes=tuple(notes), beside=True
         )
 
+    def file(self, path: str, name: str) -> str | None:
+        """The same of a file of a folder, or None where it cannot be read."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            self.unusable.append(f"{name} ({error.strerror or error})")
+            return None
+        return self.text(data, name)
+
     def text(self, data: bytes, name: str) -> str | None:
         """The text of a file, or None where it is none."""
         if len(data) > _MAX_BYTES:
@@ -103,7 +119,9 @@ class _Found:
             texts = texts_of(entry.get("caption"))
             if texts is not None and said not in ("", *texts):
                 texts.append(said)
-            self.add(stem, name, **{**entry, "caption": entry["caption"] if texts is None else texts})
+            if texts is None:  # such as the number of a class, beside a text
+                texts = [said] if said else entry["caption"]
+            self.add(stem, name, **{**entry, "caption": texts})
             return
         for entry in entries:
             self.add(stem, name, **entry)
@@ -201,8 +219,7 @@ def _of_folder(top: str, what: str, found: _Found) -> None:
             elif suffix not in (_TEXT, _JSON, *subtitles.SUFFIXES):
                 found.ignored[_shown(suffix) or "no suffix"] += 1
             else:
-                with open(os.path.join(folder, name), "rb") as file:
-                    text = found.text(file.read(_MAX_BYTES + 1), _shown(below))
+                text = found.file(os.path.join(folder, name), _shown(below))
                 if text is not None and suffix in subtitles.SUFFIXES:
                     found.subtitles(_shown(stem), _shown(below), text)
                 elif text is not None:
@@ -227,11 +244,22 @@ def _folders(top: str) -> Iterator[tuple[str, list[str]]]:
         yield folder, [name for name in wanted if os.path.isfile(os.path.join(folder, name))]
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header; what is said beside it is read at once, so it must be of a size that names have."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _NAMING and header.size > _MAX_BYTES:
+            raise tarfile.ReadError(f"{header.size:,} bytes for a name")
+        return header
+
+
 def _of_shard(path: str, what: str, found: _Found, shown: str = "") -> None:
     """Samples of a WebDataset shard: members whose names agree up to the first dot of the last part."""
     samples: dict[str, dict[str, str]] = {}
     try:
-        with tarfile.open(path, "r:*") as shard:
+        with tarfile.open(path, "r:*", tarinfo=_Header) as shard:
             while (member := shard.next()) is not None:
                 shard.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
                 head, slash, name = _shown(member.name).removeprefix("./").rpartition("/")
@@ -246,7 +274,7 @@ def _of_shard(path: str, what: str, found: _Found, shown: str = "") -> None:
                 text = found.text(data.read(_MAX_BYTES + 1) if data else b"", f"{shown}{':' * bool(shown)}{name}")
                 if text is not None:
                     samples.setdefault(f"{head}{slash}{base}", {})[suffix] = text
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is no whole tar file ({error}): expected a shard of WebDataset; copy it again") from (
             error
         )

@@ -16,8 +16,8 @@ SUFFIXES = (".srt", ".vtt")
 
 _CLOCK = r"(?:\d+:)?\d{1,3}:\d{1,2}(?:[.,]\d+)?"
 _TIMING = re.compile(rf"\s*({_CLOCK})\s*-+>\s*({_CLOCK})(?:\s.*)?")
-_MEANT = re.compile(r".*\d\s*-+>\s*.*\d.*")
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.,]*>|\{\\[^}]*\}")
+_MEANT = re.compile(r"\d\s*-+>.*\d")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.,]*>|\{\\[^{}]*\}")
 _UNSEEN = re.compile("[\ufeff\u00ad\u200b\u200e\u200f\u2060\u202a-\u202e]")
 _BREAK = re.compile(r"\\[Nnh]")
 _TOUCHING_MS = 100
@@ -47,7 +47,7 @@ def cues(text: str) -> tuple[list[Cue], int]:
         timing = _TIMING.fullmatch(lines[place])
         place += 1
         if timing is None:
-            broken += _MEANT.fullmatch(lines[place - 1]) is not None
+            broken += _MEANT.search(lines[place - 1]) is not None
             continue
         begins = place
         while place < len(lines) and lines[place] and not _TIMING.fullmatch(lines[place]):

@@ -75,8 +75,8 @@ class Videos:
             found = self._of_stem(naming.video_id(root, path + stem))
             if found:
                 return found
-        for reading in (unicodedata.normalize("NFC", stem), *(naming.video_id(root, stem) for root in self._places)):
-            found = self._of_stem(reading)
+        for readings in ([unicodedata.normalize("NFC", stem)], [naming.video_id(root, stem) for root in self._places]):
+            found = set().union(*map(self._of_stem, readings))
             if found:
                 return found
         return set() if is_in_root and self._strict else self._by_tail(stem)

@@ -14,6 +14,7 @@ from archives import configure, fails_with, rows
 from libraries import A, B, Library, noted
 
 from raydist import caption
+from raydist.clips.matching import Videos
 from raydist.clips.naming import clip_key
 from raydist.errors import UsageError
 from raydist.records import Report
@@ -183,6 +184,27 @@ def test_a_caption_that_is_no_text_is_said(library: Library) -> None:
     assert noted(report, "have a caption that is no text", "a.json")
 
 
+def test_a_text_counts_beside_a_json_that_holds_no_text(library: Library) -> None:
+    files = {"a.json": {"label": 5}, "a.txt": "a dog", "deep/b.json": {"caption": {"en": 1}}, "deep/b.txt": "a cat"}
+    report = library.take(laid(library.top / "t", files))
+    assert library.held() == [(A, 0, "a dog"), (B, 0, "a cat")]
+    assert "unmatched" not in report.counts
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_said(library: Library) -> None:
+    folder = laid(library.top / "t", {"a.txt": "a dog"})
+    (folder / "b.txt").symlink_to("/proc/self/mem")
+    assert noted(library.take(folder), "left out: b.txt (Input/output error)")
+    assert library.held() == [(A, 0, "a dog")]
+
+
+def test_a_name_that_files_of_several_roots_have_is_ambiguous() -> None:
+    videos = Videos(["v/a.mp4", "w/a.mp4", "w/b.mp4"], {"v": "/films/v", "w": "/films/w"}, "/elsewhere", strict=True)
+    assert videos.find_stem("a") == {"v/a.mp4", "w/a.mp4"}
+    assert videos.find_stem("b") == {"w/b.mp4"}
+    assert videos.find_stem("v/a") == {"v/a.mp4"}
+
+
 def test_names_of_odd_letters_and_bytes_are_matched(tmp_path: Path, once: Path) -> None:
     from archives import encode, scanned
 
@@ -274,6 +296,28 @@ def test_what_holds_no_captions_is_refused_with_the_reason(library: Library, tmp
     with fails_with(UsageError, "does not exist|cannot be read"):
         library.take(tmp_path / "nowhere.tar")
     assert rows(library.archive, "captions") == []
+
+
+def header(kind: bytes, size: int, data: bytes = b"") -> bytes:
+    """A member that says something of the next one."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header(tarfile.XHDTYPE, 1 << 40) + bytes(1 << 20),
+        header(tarfile.GNUTYPE_LONGNAME, 1 << 40) + bytes(1 << 20),
+        header(tarfile.XHDTYPE, 11, b"11 path=ab\n") * 3_000,
+        header(tarfile.REGTYPE, 1 << 66),
+    ],
+)
+def test_a_shard_that_is_made_to_break_its_reader_is_refused(library: Library, data: bytes) -> None:
+    member = packed(library.top / "a.tar", {"a.txt": "a dog"}).read_bytes()[:1024]
+    with fails_with(UsageError, "no whole tar file"):
+        library.take(library.write(member + data, "x.tar"))
 
 
 def test_what_was_found_is_shown_before_it_is_written(library: Library, capsys: pytest.CaptureFixture[str]) -> None:

@@ -271,6 +271,8 @@ def test_one_caption_for_all_is_said(library: Library) -> None:
         ("path,caption,caption\na.mp4,a,b\n", ["two columns named 'caption'"]),
         ('{"path": "a.mp4", "caption": "a dog"}\n{"path"\n', ["line 2 is no JSON"]),
         ('["a dog"]', ["record 1", "is no object"]),
+        ('{"path": "a.mp4", "caption": "a dog"}\n' + "[" * 100_000, ["line 2 is no JSON", "recursion"]),
+        (f'{{"path": "a.mp4", "caption": "a dog", "size": {"9" * 5_000}}}', ["line 1 is no JSON", "digits"]),
         (b"PK\x03\x04 and so on", ["Excel", "save it as CSV"]),
         (b"path,caption\na.mp4,a\0dog\n", ["zero bytes"]),
     ],

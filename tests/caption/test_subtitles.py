@@ -65,7 +65,15 @@ def test_cues_whose_times_are_none_are_counted() -> None:
     text = "1\n00:00:02,000 --> 00:00:01,000\nx\n\n2\n0:0:x9 --> 00:00:01,000\ny\n\n3\n00:00:03,000 --> 00:00:04,000\nz"
     found, broken = cues(text)
     assert ([cue.text for cue in found], broken) == (["z"], 2)
+    assert cues("1 --> x 2\n-->\n1 -->\n 1 -> 2 ") == ([], 2)
     assert cues("") == cues("no subtitles at all") == ([], 0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("line", ["1-->" + " " * 300_000, "{\\" * 300_000, "<a" * 300_000])
+def test_long_lines_take_no_longer_than_they_are(line: str) -> None:
+    found, _ = cues(f"00:00:01,000 --> 00:00:02,000\na dog\n{line}\n\n{line}")
+    assert found[0].text.startswith("a dog")
 
 
 @pytest.mark.parametrize(
