@@ -25,6 +25,7 @@ import raydist
 from raydist import caption, cli, export, scan
 from raydist.config import Config
 from raydist.errors import ArchiveError, StoreError, UsageError
+from raydist.report import too_many_failed
 from raydist.store import commit, schema
 
 PAIR = [
@@ -235,6 +236,7 @@ def test_clips_that_cannot_be_cut_are_left_out_and_counted(once: Made, tmp_path:
     report = export.captions(once.config(f"roots.v={folder}"), str(tmp_path / "shards"))
     assert report.failures == {"missing": 3, "changed": 3}
     assert (report.counts["clips"], report.counts["left_out"]) == (1, 6)
+    assert (too_many_failed(report, 0.8), too_many_failed(report, 0.9)) == (True, False)
     assert len(members(tmp_path / "shards")) == 1
 
 

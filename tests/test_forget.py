@@ -324,6 +324,12 @@ def test_exports_that_are_out_of_reach_are_named(once: Made, tmp_path: Path) -> 
     assert names < {*forget.plan(once.config, [SECRET]).exports}
 
 
+@pytest.mark.parametrize("place", ["vectors.parquet", "runs/vectors.npy"])
+def test_exports_into_the_archive_itself_are_named_too(once: Made, place: str) -> None:
+    export.embeddings(once.config, str(once.archive / place))
+    assert str(once.archive / place) in forget.plan(once.config, [SECRET]).exports
+
+
 @pytest.mark.parametrize("written", ["v001.mp4", "./v001.mp4", SECRET])
 def test_a_line_of_a_list_that_a_report_shows_goes(once: Made, tmp_path: Path, written: str) -> None:
     lines = ["path,start,end,caption", "v/v000.mp4,0,1,a film", f"{written},,,it says not when"]

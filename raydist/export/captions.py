@@ -110,7 +110,13 @@ def captions(
         counts=counts,
         failures=failures,
         notes=tuple(_notes(place, counts, found.stale)),
-        details={"file": str(place), "media": media, "split": split, "origin": origin},
+        details={
+            "attempted": counts["clips"] + sum(failures.values()),
+            "file": str(place),
+            "media": media,
+            "split": split,
+            "origin": origin,
+        },
     )
     save(report, location)
     return report

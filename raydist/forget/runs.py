@@ -108,8 +108,8 @@ def trained_on(location: str, target: Target) -> list[str]:
 
 
 def exports(location: str, adapters: Sequence[str]) -> Iterator[str]:
-    """What verbs wrote outside of the archive, as their reports say: vectors, pages, lists; and checkpoints with one of
-    these adapters."""
+    """What verbs wrote where `redact` does not reach, as their reports say: vectors, pages, lists; and checkpoints with
+    one of these adapters."""
     for file in sorted(run_folder(location, "").glob("*/report.json")):
         try:
             details = json.loads(file.read_text(encoding="utf-8"))["details"]
@@ -119,8 +119,15 @@ def exports(location: str, adapters: Sequence[str]) -> Iterator[str]:
         if details.get("adapter") in adapters:
             places.append(details.get("folder"))
         for place in places:
-            if isinstance(place, str) and place and not Path(place).is_relative_to(location):
+            if isinstance(place, str) and place and not _is_reached(Path(place), location):
                 yield place
+
+
+def _is_reached(file: Path, location: str) -> bool:
+    """Whether `redact` looks into a file: of a run, or a sheet in the archive's folder."""
+    if file.is_relative_to(run_folder(location, "")):
+        return file.suffix.lower() in (*_WHOLE, *_HOW, ".parquet")
+    return file.is_relative_to(location) and file.suffix in _SHEETS
 
 
 def redact(location: str, traces: Traces) -> list[str]:
