@@ -93,7 +93,7 @@ class _Found:
         try:
             text, western = tabular.decoded(data, name)
         except UsageError as error:
-            self.unusable.append(str(error).partition(":")[0])
+            self.unusable.append(name + str(error)[len(name) :].partition(":")[0])
             return None
         self.western += [name] * western
         return text

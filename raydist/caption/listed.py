@@ -90,9 +90,8 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
     """The columns that were named or can be guessed, and what to say about them."""
     if listing.beside:
         return _OF_FILES, []
-    texts = tabular.columns_of(listing, TEXTS, section.text_column)[:1] or [
-        name for name in listing.columns if tabular.plain(name).rstrip("0123456789").rstrip("_") in TEXTS
-    ]
+    numbered = [name for name in listing.columns if tabular.plain(name).rstrip("0123456789").rstrip("_") in TEXTS]
+    texts = tabular.columns_of(listing, TEXTS, section.text_column)[:1] or numbered
     places = [name for name in tabular.columns_of(listing, tabular.PLACES, section.path_column) if name not in texts]
     if not texts or not places:
         lacking = "the captions (such as `caption`)" if not texts else "the files or clips (such as `path`)"
@@ -108,7 +107,7 @@ def _columns(section: Caption, listing: tabular.Listing, clips: Clips, videos: V
     )]  # fmt: skip
     columns = Columns(place=place, texts=tuple(texts), start=chosen[0][0], end=chosen[1][0], moment=chosen[2][0])
     used = [place, *texts, *(name for name in (columns.start, columns.end, columns.moment) if name)]
-    others = [name for name in [*places, *tabular.columns_of(listing, TEXTS)] if name not in used]
+    others = [name for name in [*places, *numbered] if name not in used]
     note = f"columns: {', '.join(used)}"
     if others:
         note += f" (not {', '.join(dict.fromkeys(others))}; `--set caption.path_column=` and `text_column=` choose)"
@@ -142,7 +141,8 @@ def _nothing(listing: tabular.Listing, columns: Columns, matched: Matched, video
     if matched.empty == matched.lines:
         if listing.beside:
             return f"{what}: none of its {matched.lines:,} files has a caption; {'; '.join(listing.notes)}"
-        return f"{what}: none of its {matched.lines:,} lines has a caption in {', '.join(columns.texts)!r}"
+        none = f"{what}: none of its {matched.lines:,} lines has a caption in {', '.join(columns.texts)!r}"
+        return "; ".join([none, *listing.notes])
     reasons = "; ".join(_unmatched(matched))
     example = min(videos.ids, default="")
     if listing.beside:

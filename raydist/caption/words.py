@@ -39,7 +39,9 @@ def texts_of(value: Any) -> list[str] | None:
         return texts_of(inner) if key and not isinstance(inner, dict) else None
     if not isinstance(value, list):
         return None
-    if all(isinstance(each, dict) and isinstance(each.get("number"), int) for each in value):
+    numbers = [each.get("number") for each in value if isinstance(each, dict)]
+    # Captions of several models are numbered each for themselves, and stand as they should.
+    if len(set(map(str, numbers))) == len(value) and all(isinstance(number, int) for number in numbers):
         value = sorted(value, key=lambda each: int(each["number"]))
     found: list[str] = []
     for each in value:

@@ -249,6 +249,12 @@ def test_a_shard_is_read_by_keys_without_its_media(library: Library) -> None:
     assert noted(report, "2 files of other kinds ignored: .mp4 1, .jpg 1")
 
 
+def test_captions_of_several_models_keep_their_order(library: Library) -> None:
+    captions = [{"number": n, "caption": f"{model} {n}", "origin": model} for model in ("a", "b") for n in range(2)]
+    library.take(packed(library.top / "x.tar", {"a.json": {"captions": captions}}))
+    assert library.held() == [(A, 0, "a 0"), (A, 1, "a 1"), (A, 2, "b 0"), (A, 3, "b 1")]
+
+
 @pytest.mark.parametrize("how", ["hex", "decimal", "unsigned"])
 def test_a_key_of_a_clip_names_it(library: Library, how: str) -> None:
     clips = [row["clip_id"] for row in rows(library.archive, "clips") if row["clip_id"].startswith(LONG)]
@@ -293,6 +299,10 @@ def test_what_holds_no_captions_is_refused_with_the_reason(library: Library, tmp
     whole = packed(tmp_path / "y.tar", {"a.txt": "a dog", "a.mp4": os.urandom(1 << 20)}).read_bytes()
     with fails_with(UsageError, "no whole tar file"):
         library.take(library.write(whole[: len(whole) // 2], "y.tar"))
+    with fails_with(UsageError, "left out: z.tar:b.txt is no text, it holds zero bytes"):
+        (tmp_path / "zeros").mkdir()
+        packed(tmp_path / "zeros" / "z.tar", {"b.txt": b"a\0b"})
+        library.take(tmp_path / "zeros")
     with fails_with(UsageError, "does not exist|cannot be read"):
         library.take(tmp_path / "nowhere.tar")
     assert rows(library.archive, "captions") == []

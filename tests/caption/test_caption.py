@@ -55,6 +55,12 @@ def test_a_changed_text_replaces_the_sidecar_captions_of_its_clip_only(library: 
     assert library.held("some-model") == [(A, 0, "what a model said")]
 
 
+def test_columns_that_might_hold_captions_and_were_not_taken_are_said(library: Library) -> None:
+    report = library.bring("path,title,caption_1,caption_2\na.mp4,a dog,one,two\n")
+    assert library.held() == [(A, 0, "a dog")]
+    assert noted(report, "(not caption_1, caption_2;")
+
+
 def test_several_texts_of_a_clip_are_numbered_and_the_same_text_counts_once(library: Library) -> None:
     report = library.bring(
         "file;description\na.mp4;a dog\na.mp4;  a dog \na.mp4;a hound\nv/a.mp4;a dog\nv/deep/b.mp4;a dog\n"
@@ -265,6 +271,7 @@ def test_one_caption_for_all_is_said(library: Library) -> None:
         ("path,caption\n", ["none of its 0 lines"]),
         ("path,caption\nx.mp4,a dog\n", ["no line names a clip", r"'x.mp4' \(line 2\)", "v/a.mp4"]),
         ("path,caption\na.mp4,\n", ["none of its 1 lines has a caption"]),
+        ("path,caption\nv/a.mp4#t=0,1,a dog\n", ["none of its 0 lines has a caption", "line 2", "more fields"]),
         ("a.mp4,a dog\n", ["first line of names", "a dog"]),
         ('path,caption\na.mp4,"a dog\n', ["line 2", "doubled"]),
         ('path,caption\na.mp4,"a "big" dog"\n', ["line 2", "doubled"]),
