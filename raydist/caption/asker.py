@@ -47,10 +47,14 @@ class GateDoor:
     """The run's gate, which is an actor elsewhere."""
 
     def __init__(self, gate: Any) -> None:
+        import ray  # in a worker, where it is there already
+
         self._gate = gate
+        self._who = ray.get_runtime_context().get_actor_id() or ""  # the same one after the worker died
+        self._got("start", self._who)
 
     def enter(self, tokens: int, cost: float) -> int | None:
-        return self._got("enter", tokens, cost)  # type: ignore[no-any-return]
+        return self._got("enter", tokens, cost, self._who)  # type: ignore[no-any-return]
 
     def leave(self, number: int, tokens_in: int, tokens_out: int, cost: float) -> None:
         self._got("leave", number, tokens_in, tokens_out, cost)
@@ -59,10 +63,10 @@ class GateDoor:
         self._got("pause", seconds)
 
     def begin(self) -> None:
-        self._got("begin")
+        self._got("begin", self._who)
 
     def end(self) -> None:
-        self._got("end")
+        self._got("end", self._who)
 
     def count(self, answered: bool, why: str = "") -> None:
         self._got("count", answered, why)
@@ -74,7 +78,7 @@ class GateDoor:
         return bool(self._got("stopped"))
 
     def _got(self, name: str, *arguments: Any) -> Any:
-        import ray  # in a worker, where it is there already
+        import ray
 
         return ray.get(getattr(self._gate, name).remote(*arguments))
 

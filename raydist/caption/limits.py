@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class _Request:
     sent_at: float
     tokens: int
     cost: float
+    who: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +60,10 @@ class Spent:
     in_flight: int = 0
     at_work: int = 0
     """Clips that were begun and whose answers are not on the disk yet."""
+    in_a_row: int = 0
+    """Clips that the server gave no answer to, since it answered one."""
+    lost: int = 0
+    """Requests whose worker died: nobody knows whether they were answered, and they count as paid."""
     paused_s: float = 0.0
     """That servers asked for, all workers together."""
     stop: Stop = ""
@@ -79,12 +84,15 @@ class Gate:
     """Those in flight that were counted for having been sent long ago."""
     _window_tokens: int = 0
     _until: float = 0.0
-    _failures: int = 0
     _answered: bool = False
     _numbers: int = 0
+    _at_work: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, now: float, tokens: int, cost: float) -> int | float | None:
+    def enter(self, now: float, tokens: int, cost: float, who: str = "") -> int | float | None:
         """Ask for one request of so many tokens, in and out, that costs so much at most.
+
+        Args:
+            who: the worker that asks.
 
         Returns:
             Its number (an int), which `leave` takes; seconds (a float) after which to ask again; None: the run is over.
@@ -105,7 +113,7 @@ class Gate:
         if self._full(tokens):
             return max(0.01, self._counted[0][0] + self.window_s + _SLACK_S - now) if self._counted else 0.05
         self._numbers += 1
-        self._open[self._numbers] = _Request(now, tokens, cost)
+        self._open[self._numbers] = _Request(now, tokens, cost, who)
         self.spent.requests += 1
         self.spent.in_flight = len(self._open)
         return self._numbers
@@ -133,23 +141,36 @@ class Gate:
 
     def count(self, *, answered: bool, why: str = "") -> None:
         """A clip got its answer, or all its tries failed for a reason that is the server's."""
-        self._failures = 0 if answered else self._failures + 1
+        self.spent.in_a_row = 0 if answered else self.spent.in_a_row + 1
         self._answered = self._answered or answered
-        if self._failures >= (GIVEN_UP if self._answered else min(GIVEN_UP, NEVER_ANSWERED)):
+        if self.spent.in_a_row >= (GIVEN_UP if self._answered else min(GIVEN_UP, NEVER_ANSWERED)):
             self.stop("down", why)
 
-    def begin(self) -> None:
+    def begin(self, who: str = "") -> None:
         """A worker takes up a clip."""
-        self.spent.at_work += 1
+        self._at_work[who] += 1
+        self.spent.at_work = self._at_work.total()
 
-    def end(self) -> None:
+    def end(self, who: str = "") -> None:
         """What there is of a clip's answer is on the disk."""
-        self.spent.at_work -= 1
+        self._at_work[who] -= 1
+        self.spent.at_work = self._at_work.total()
+
+    def start(self, now: float, who: str) -> None:
+        """A worker starts. Where it died before, its requests never end: their places are free from now on."""
+        for number in [number for number, request in self._open.items() if request.who == who]:
+            self._lose(now, number)
+        self._at_work.pop(who, None)
+        self.spent.at_work = self._at_work.total()
 
     def stop(self, stop: Stop, why: str) -> None:
         """Let no more requests through; the first reason counts."""
         if not self.spent.stop:
             self.spent.stop, self.spent.why = stop, why
+
+    def _lose(self, now: float, number: int) -> None:
+        self.spent.lost += 1
+        self.leave(now, number, 0, 0, self._open[number].cost)
 
     def _held(self) -> float:
         return sum(request.cost for request in self._open.values())
@@ -172,7 +193,7 @@ class Gate:
                 self._counted.append((now, request.tokens))
                 self._window_tokens += request.tokens
         for number in [number for number, sent in self._open.items() if now - sent.sent_at > self.allowance.lost_s]:
-            self.leave(now, number, 0, 0, self._open[number].cost)
+            self._lose(now, number)
         while self._counted and self._counted[0][0] <= now - self.window_s - _SLACK_S:
             self._window_tokens -= self._counted.popleft()[1]
 
@@ -185,11 +206,11 @@ class GateActor:
         self._turn = asyncio.Lock()
         self._moved = asyncio.Event()
 
-    async def enter(self, tokens: int, cost: float) -> int | None:
+    async def enter(self, tokens: int, cost: float, who: str) -> int | None:
         """The number of a request that may be sent now; None: send no more."""
         async with self._turn:
             while True:
-                verdict = self._gate.enter(time.monotonic(), tokens, cost)
+                verdict = self._gate.enter(time.monotonic(), tokens, cost, who)
                 if verdict is None or isinstance(verdict, int):
                     return verdict
                 self._moved.clear()
@@ -212,13 +233,18 @@ class GateActor:
         self._gate.count(answered=answered, why=why)
         self._moved.set()
 
-    async def begin(self) -> None:
+    async def begin(self, who: str) -> None:
         """See `Gate.begin`."""
-        self._gate.begin()
+        self._gate.begin(who)
 
-    async def end(self) -> None:
+    async def end(self, who: str) -> None:
         """See `Gate.end`."""
-        self._gate.end()
+        self._gate.end(who)
+
+    async def start(self, who: str) -> None:
+        """See `Gate.start`."""
+        self._gate.start(time.monotonic(), who)
+        self._moved.set()
 
     async def stop(self, stop: Stop, why: str) -> None:
         """See `Gate.stop`."""

@@ -142,3 +142,17 @@ def test_nothing_is_let_through_after_a_stop_and_the_first_reason_counts() -> No
     gate.stop("interrupted", "Ctrl-C")
     assert gate.enter(0.0, 1, 0.0) is None
     assert gate.spent.why == "no key"
+
+
+def test_places_of_a_worker_that_died_are_free_when_it_starts_again_and_count_as_paid() -> None:
+    gate = Gate(Allowance(in_flight=2))
+    for who in ("a", "b"):
+        gate.start(0.0, who)
+        gate.begin(who)
+        assert isinstance(gate.enter(0.0, 10, 0.5, who), int)
+    assert isinstance(gate.enter(1.0, 10, 0.5, "b"), float)
+    gate.start(2.0, "a")
+    assert (gate.spent.at_work, gate.spent.in_flight, gate.spent.lost, gate.spent.cost) == (1, 1, 1, 0.5)
+    assert isinstance(gate.enter(2.0, 10, 0.5, "a"), int)
+    gate.end("b")
+    assert gate.spent.at_work == 0
