@@ -99,3 +99,7 @@ class Provider(ABC):
         Raises:
             AskError: no captions came, or not `ask.captions` of them.
         """
+
+    def most_tokens(self, ask: Ask) -> int:
+        """The most tokens that the answer to a request may have, thoughts included."""
+        return ask.max_tokens

@@ -63,6 +63,10 @@ class Chat(Provider):
         except AskError as error:
             raise self._style.learnt(body, error) from None
 
+    def most_tokens(self, ask: Ask) -> int:
+        """The limit that the answer is given."""
+        return self._style.most_tokens(ask)
+
     def _completed(self, body: dict[str, Any]) -> dict[str, Any]:
         import openai
 
@@ -113,6 +117,10 @@ class Style:
         self._format = True
         self._thinks = self._effort
         self._lock = threading.Lock()
+
+    def most_tokens(self, ask: Ask) -> int:
+        """Of an answer, thoughts included."""
+        return ask.max_tokens + (_THINKING_TOKENS if self._thinks else 0)
 
     def body(self, ask: Ask) -> dict[str, Any]:
         """A request."""

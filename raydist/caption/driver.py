@@ -18,9 +18,10 @@ import pyarrow as pa
 from raydist import choice, runtime
 from raydist.caption import limits, providers, summary
 from raydist.caption.asker import Asker, Task
-from raydist.caption.asking import Access, Media
+from raydist.caption.asking import Access, Ask, Media
 from raydist.caption.batches import BatchAsker
 from raydist.caption.estimate import SAMPLE, Estimate, estimate, measured_tokens, prepare_some
+from raydist.caption.gemini import Style
 from raydist.caption.ledger import Ledger, failures_key
 from raydist.caption.local import LocalAsker, require_local
 from raydist.caption.patience import Patience
@@ -99,20 +100,23 @@ def run(config: Config, wanted: Wanted) -> Report:
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, job.origin, job.prompt.hash)
         recovered = ledger.recover()
+        recovered_clips = ledger.counts["clips"]
         ledger.commit()
         found = _pending(config, job, wanted)
         spent = _work(config, job, found, ledger, name, _count(config, job, found, wanted))
         if read.need_table(location, "clips").version != found.versions["clips"]:
             stale.delete_stale(location)
         compact.compact_if_alone(location, "captions", held)
-    if job.price is not None and config.caption.batch_api and ledger.why_left and not ledger.counts["clips"]:
+    if config.caption.batch_api and ledger.why_left and ledger.counts["clips"] == recovered_clips:
         spent.stop, spent.why = "fatal", ledger.why_left.most_common(1)[0][0]
     report = summary.report(name, time.monotonic() - began, job, found, ledger, spent, recovered)
     save(report, location)
     if spent.stop in ("fatal", "down"):
+        failed = ledger.counts["failed"]
+        again = f" (with --retry-failed for the {failed:,} clips that failed)" if failed else ""
         raise ProviderError(
             f"{job.access.provider} ({job.origin}) {_trouble(spent)}: {spent.why}. {ledger.counts['clips']:,} clips "
-            "were captioned and are kept; run the same command again when that is mended."
+            f"were captioned and are kept; run the same command again{again} when that is mended."
         )
     return report
 
@@ -194,7 +198,8 @@ def _count(config: Config, job: Job, found: pending.Pending, wanted: Wanted) -> 
     if section.batch_api:
         # Nothing can be taken back from a job: the dearest answers must fit.
         media = Media(frames=(b"",) * section.frames, width_px=section.frame_px, height_px=section.frame_px)
-        each = job.price.cost(words + media_tokens(job.price, media), job.prompt.max_tokens)
+        ask = Ask(name="", media=media, words="", captions=len(section.details), max_tokens=job.prompt.max_tokens)
+        each = job.price.cost(words + media_tokens(job.price, media), Style(job.access.model).most_tokens(ask))
         return min(count, int(section.max_cost / each)) if each else count
     least = job.price.cost(words, 0)
     return min(count, int(section.max_cost / least) + section.in_flight) if least else count
@@ -370,4 +375,4 @@ def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[ty
 
 
 def _trouble(spent: limits.Spent) -> str:
-    return "refuses all requests" if spent.stop == "fatal" else f"failed {limits.GIVEN_UP} clips in a row"
+    return "refuses all requests" if spent.stop == "fatal" else f"failed {spent.in_a_row:,} clips in a row"

@@ -66,6 +66,10 @@ class Gemini(Provider):
             raise self._style.learnt(told, error) from None
         return answer_of(response, ask.captions, self._style, told)
 
+    def most_tokens(self, ask: Ask) -> int:
+        """The limit that the answer is given."""
+        return self._style.most_tokens(ask)
+
     def _generated(self, ask: Ask, told: Mapping[str, Any]) -> dict[str, Any]:
         from google.genai import types
 
@@ -119,6 +123,10 @@ class Style:
         if resolution and (ask.media.clip or self._third):
             told["mediaResolution"] = "MEDIA_RESOLUTION_LOW"
         return told
+
+    def most_tokens(self, ask: Ask) -> int:
+        """Of an answer, thoughts included."""
+        return int(self.generation(ask)["maxOutputTokens"])
 
     def learnt(self, told: Mapping[str, Any], error: AskError) -> AskError:
         """The error to pass on: one about the way of asking passes, and the next request leaves that out."""

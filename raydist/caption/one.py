@@ -5,6 +5,7 @@ Promises  a request is sent only with a number of the gate, and each number is g
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Captioner:
     price: Price | None
     patience: Patience
     sleep: Callable[[float], None] = field(default=time.sleep)
+    _dearer: float = field(default=1.0, init=False)
+    """Times that a request took the tokens that the price table reckons with, at most."""
 
     def caption(self, name: str, media: Media) -> Outcome:
         """Caption one clip."""
@@ -124,8 +127,9 @@ class Captioner:
                 return answer
 
     def _once(self, ask: Ask, outcome: Outcome) -> Answer:
-        tokens_in = text_tokens(ask.words) + media_tokens(self.price, ask.media)
-        number = self.door.enter(tokens_in + ask.max_tokens, self._cost(tokens_in, ask.max_tokens))
+        reckoned = text_tokens(ask.words) + media_tokens(self.price, ask.media)
+        tokens_in, tokens_out = math.ceil(reckoned * self._dearer), self.provider.most_tokens(ask)
+        number = self.door.enter(tokens_in + tokens_out, self._cost(tokens_in, tokens_out))
         if number is None:
             raise LeftError
         used_in = used_out = 0
@@ -139,6 +143,7 @@ class Captioner:
                 used_in = tokens_in  # the server may have answered all the same, and nobody will tell
             raise
         finally:
+            self._dearer = max(self._dearer, used_in / reckoned)
             cost = self._cost(used_in, used_out)
             outcome.tokens_in += used_in
             outcome.tokens_out += used_out

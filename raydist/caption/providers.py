@@ -38,8 +38,8 @@ def require(access: Access, *, to_ask: bool = True) -> None:
         raise UsageError(f"caption.provider={access.provider!r}: expected one of {', '.join(_PROVIDERS)}, or local")
     if not access.model:
         raise UsageError(
-            f"caption.provider={access.provider} and no model: expected --model NAME (caption.model), a model that takes "
-            "pictures, as its server calls it"
+            f"caption.provider={access.provider} and no model: expected --model NAME (caption.model), a model that "
+            "takes pictures, as its server calls it"
         )
     url = base_url(access)
     if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):

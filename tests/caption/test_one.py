@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -74,14 +74,14 @@ PICTURE = jpeg(np.asarray(Image.linear_gradient("L").convert("RGB")))
 MEDIA = Media(frames=(PICTURE,), width_px=256, height_px=256, duration_s=1.0)
 
 
-def captioner(server: LLMServer, door: Here, tries: int = 6) -> Captioner:
+def captioner(server: LLMServer, door: Here, tries: int = 6, model: str = "gemini-2.5-flash") -> Captioner:
     """One that asks the server, through a gate in this process."""
     return Captioner(
-        provider=load(Access(provider="gemini", model="gemini-2.5-flash", base_url=server.url, timeout_s=5)),
+        provider=load(Access(provider="gemini", model=model, base_url=server.url, timeout_s=5)),
         prompt=Prompt(hints="", details=("plain",), room=30, send="frames", frames=1),
         limit=TextLimit(32),
         door=door,
-        price=price_of("gemini-2.5-flash"),
+        price=price_of(model),
         patience=Patience(tries=tries, longest_s=60),
         sleep=door.sleep,
     )
@@ -153,6 +153,28 @@ def test_a_run_that_is_stopped_in_a_pause_leaves_the_clip(server: LLMServer) -> 
     door.sleep = lambda seconds: door.stop("interrupted", "Ctrl-C")  # type: ignore[method-assign]
     found = captioner(server, door).caption("a", MEDIA)
     assert (found.left, found.requests) == (True, 1)
+
+
+def test_a_budget_counts_thoughts_that_an_answer_may_have(server: LLMServer) -> None:
+    server.thoughts = 3_000
+    door = Here(Gate(Allowance(max_cost=0.1)))
+    asking = captioner(server, door, model="gemini-2.5-pro")
+    while not asking.caption("a", MEDIA).left:
+        pass
+    assert (len(server.received), door.gate.spent.stop) == (2, "budget")
+    assert 0.06 < door.gate.spent.cost <= 0.1
+
+
+def test_a_budget_learns_that_a_server_counts_more_tokens_than_the_table_says(server: LLMServer) -> None:
+    door = Here()
+    asking = captioner(server, door)
+    assert asking.price is not None
+    asking.price = replace(asking.price, image_tokens=1, input=100.0)
+    one = asking.caption("a", MEDIA).cost
+    door.gate.allowance = Allowance(max_cost=5.9 * one)
+    while not asking.caption("a", MEDIA).left:
+        pass
+    assert 4 * one < door.gate.spent.cost <= 5.9 * one
 
 
 def test_pauses_grow_up_to_the_longest() -> None:

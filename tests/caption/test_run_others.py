@@ -56,10 +56,11 @@ def test_the_batch_api_captions_all_clips_at_half_the_price(start: Start) -> Non
     assert asked.run("caption.batch_api=true").counts["clips"] == 0
 
 
-def test_a_wrong_key_for_the_batch_api_is_an_error(start: Start) -> None:
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-without-a-price"])
+def test_a_wrong_key_for_the_batch_api_is_an_error(start: Start, model: str) -> None:
     asked = start(keys={"another"})
     with pytest.raises(ProviderError, match="refuses all requests") as caught:
-        asked.run("caption.batch_api=true")
+        asked.run("caption.batch_api=true", f"caption.model={model}")
     assert KEY not in str(caught.value)
     assert asked.failed() == {}
     assert raydist.open(str(asked.archive)).status()["captions"] == 0
