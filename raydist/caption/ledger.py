@@ -121,14 +121,25 @@ class Ledger:
         ]
         table = pa.Table.from_pylist(new, schema=schema.CAPTIONS)
         fragments = commit.write_fragments(self._location, "captions", table, schema.CAPTIONS)
-        earlier = sql.all_of(
-            sql.equals("origin", origin),
-            f"NOT ({sql.equals('prompt_hash', prompt_hash)})",
-            sql.is_in("clip_key", [row["clip_key"] for row in rows]),
+        self._captions.commit(
+            fragments, delete_where=self._replaced(rows) if (origin, prompt_hash) == self._own else None
         )
-        old = earlier if (origin, prompt_hash) == self._own else None
-        self._captions.commit(fragments, delete_where=old)
         self.counts["replaced"] = self._captions.deleted
+
+    def _replaced(self, rows: list[Row]) -> str | None:
+        """Captions of this origin that these rows take the place of: to other prompts, or of earlier contents."""
+        origin, prompt_hash = self._own
+        keys = [row["clip_key"] for row in rows]
+        clips = read.rows_by_key(self._location, "clips", keys, ["clip_key", "fingerprint"]).to_pylist()
+        now_there = {clip["clip_key"]: clip["fingerprint"] for clip in clips}
+        present = {
+            row["clip_key"]: row["fingerprint"] for row in rows if row["fingerprint"] == now_there.get(row["clip_key"])
+        }
+        outdated = sql.all_of(sql.is_in("clip_key", present), sql.not_in("fingerprint", present.values()))
+        another = f"NOT ({sql.equals('prompt_hash', prompt_hash)})"
+        return sql.all_of(
+            sql.equals("origin", origin), f"({sql.all_of(another, sql.is_in('clip_key', keys))}) OR ({outdated})"
+        )
 
     def _commit_failures(self, rows: list[Row]) -> None:
         if not rows:

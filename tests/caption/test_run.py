@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
-from archives import configure, rows
+from archives import configure, rows, scanned, videos
 from asked import FAULTS, KEY, KEYS, MODELS, Asked, archive_of, asked_price, outcome
 from llm_server import LLMServer
 
@@ -163,6 +167,22 @@ def test_captions_that_are_too_long_are_asked_for_once_more_then_cut(start: Star
     assert marked[0]["caption"].endswith("coat")
 
 
+def test_captions_of_a_file_that_changed_are_replaced(start: Start, tmp_path: Path) -> None:
+    asked = start()
+    folder = tmp_path / "changing"
+    videos(folder, 1, 2)
+    scanned(asked.archive, folder)
+    asked.run()
+    videos(folder / "other", 1, 2, first=90)
+    (folder / "other" / "v090.mp4").replace(folder / "v000.mp4")
+    (folder / "other").rmdir()
+    scanned(asked.archive, folder)
+    report = asked.run()
+    assert (report.counts["clips"], report.counts["replaced"]) == (2, 2)
+    assert len(rows(asked.archive, "captions")) == CLIPS + 2
+    assert asked.captions() == {name: [text] for name, text in asked.expected().items()}
+
+
 def test_several_captions_of_a_clip_are_numbered_by_detail(start: Start) -> None:
     asked = start()
     asked.run("caption.details=plain, brief,full", limit=3)
@@ -222,6 +242,37 @@ def test_a_server_that_is_down_ends_the_run_and_what_was_answered_is_kept(
     asked.server.plan.clear()
     asked.run(retry_failed=True)
     assert len(asked.captions()) == CLIPS
+
+
+def test_an_address_where_nobody_answers_ends_the_run_and_says_after_how_many_clips(start: Start) -> None:
+    asked = start()
+    with pytest.raises(ProviderError, match=rf"failed {limits.NEVER_ANSWERED} clips in a row.*--retry-failed"):
+        asked.run("caption.tries=1", "caption.in_flight=1", "caption.base_url=http://127.0.0.1:9")
+    assert len(asked.failed()) == limits.NEVER_ANSWERED
+
+
+def test_a_worker_that_is_killed_holds_nothing_up(start: Start) -> None:
+    asked = start(latency_s=0.5)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(asked.server.received) < 12:
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "(Asker)" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = asked.run("caption.in_flight=8")
+    killer.join()
+    assert killed
+    assert asked.captions() == {name: [text] for name, text in asked.expected().items()}
+    assert asked.answered_twice() <= 8
+    assert report.details["stopped"] == ""
+    assert said(report, "lost with a worker that died")
 
 
 def test_two_runs_at_once_are_refused(start: Start) -> None:
