@@ -166,8 +166,8 @@ def test_captions_alone_need_no_video(once: Made, tmp_path: Path) -> None:
 
 def test_only_what_is_asked_for_is_written(once: Made, tmp_path: Path) -> None:
     where = "start_s >= 1 AND codec = 'h264'"
-    export.captions(once.config(), str(tmp_path / "a.parquet"), where=where)
-    assert set(pq.read_table(tmp_path / "a.parquet")["start_s"].to_pylist()) == {1.0, 2.0}
+    export.captions(once.config(), str(tmp_path / "a.PARQUET"), where=where)
+    assert set(pq.read_table(tmp_path / "a.PARQUET")["start_s"].to_pylist()) == {1.0, 2.0}
     splits = {row["split"] for row in rows(once.archive, "clips")}
     counts = [
         export.captions(once.config(), str(tmp_path / f"{split}.parquet"), split=split).counts["captions"]
@@ -208,6 +208,8 @@ def test_nothing_that_is_there_is_overwritten(once: Made, tmp_path: Path) -> Non
             export.captions(once.config(), str(tmp_path / name))
     with fails_with(UsageError, "does not exist"):
         export.captions(once.config(), str(tmp_path / "no" / "out.parquet"))
+    with fails_with(UsageError, "pairs.csv", ".parquet or .jsonl"):
+        export.captions(once.config(), str(tmp_path / "pairs.csv"))
     assert (tmp_path / "full" / "mine").read_text() == (tmp_path / "out.jsonl").read_text() == "mine"
 
 

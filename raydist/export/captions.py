@@ -94,7 +94,7 @@ def captions(
     counts: dict[str, int]
     failures: dict[str, int] = {}
     try:
-        if place.suffix in (PARQUET, JSONL):
+        if place.suffix.lower() in (PARQUET, JSONL):
             counts = _pairs(config, found, place)
         else:
             counts, failures = _shards(config, found, place, media, shard_clips)
@@ -133,7 +133,10 @@ def _check(media: str, split: str | None, shard_clips: int) -> None:
 
 def _place(out: str) -> Path:
     """The file or folder that will be."""
-    if not out.endswith((PARQUET, JSONL)):
+    suffix = Path(out).suffix.lower()
+    if suffix in (".csv", ".tsv", ".json", ".tar"):
+        raise UsageError(f"--out {out!r}: expected a file that ends in .parquet or .jsonl, or a folder for shards")
+    if suffix not in (PARQUET, JSONL):
         return free(out)
     file = Path(out).expanduser().absolute()
     if file.exists():
@@ -166,7 +169,7 @@ def _pairs(config: Config, found: Captioned, file: Path) -> dict[str, int]:
     try:
         with bar("writing captions", None) as progress:
             tables = _counted(_tables(config, found), counts, progress)
-            (_as_parquet if file.suffix == PARQUET else _as_jsonl)(tables, part)
+            (_as_parquet if file.suffix.lower() == PARQUET else _as_jsonl)(tables, part)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
