@@ -17,6 +17,8 @@ from archives import configure, encode, fails_with, made, rows, scanned, videos,
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from raydist import caption, cli, export, forget, index, metrics, report, scan, search, sheets
+from raydist.caption import answers
+from raydist.caption.tables import ANSWERED
 from raydist.clips import naming
 from raydist.clips.naming import clip_key
 from raydist.config import Config
@@ -101,6 +103,17 @@ def test_no_byte_of_the_video_is_left_in_the_archive(once: Made) -> None:
     assert result.counts["videos"] == 1
     assert result.counts["clips"] == 3
     assert SECRET not in json.dumps(report.as_json(result))
+
+
+def test_answers_that_wait_for_a_commit_go_too_even_of_clips_that_vanished(once: Made) -> None:
+    clips = [f"{SECRET}#t=0,1", f"{SECRET}#t=100,101", "v/v000.mp4#t=0,1"]
+    for clip in clips:
+        row = dict.fromkeys(ANSWERED.names) | {"video_id": clip.partition("#")[0], "captions": [WORDS]}
+        answers.keep(str(once.archive), {**row, "clip_id": clip, "clip_key": clip_key(clip)})
+    (once.archive / answers.FOLDER / ".0.json.killed").write_text(WORDS)
+    forgotten(once.config, SECRET)
+    assert traces_of(once.archive, SECRET) == {answers.name_of(clip_key(clips[2]))}  # which has the words, too
+    assert [row["clip_id"] for row in answers.all_kept(str(once.archive))] == clips[2:]
 
 
 def test_the_other_videos_stay_as_they_were(once: Made) -> None:

@@ -128,7 +128,7 @@ def run(config: Config, plan: Plan) -> Report:
         target = _target(location, plan.videos)
         # Files before rows: the rows say how the videos are called in files, should this be cut short.
         files = runs.redact(location, _traces(config, plan, target))
-        answers.drop(location, target.keys)
+        _drop_answers(location, plan, target)
         rows = erase.erase(location, target)
         _refuse_others(held)
         dropped = {table: erase.scour(location, table) for table in read.table_names(location)}
@@ -251,6 +251,14 @@ def _remember(location: str, videos: Sequence[str]) -> None:
     ids = [row["video_id"] for row in known]
     names = [*ids, *map(naming.source_id, ids)]
     remember(location, videos=ids, names=names, contents=filter(None, contents), sources=sources)
+
+
+def _drop_answers(location: str, plan: Plan, target: Target) -> None:
+    """Captions that wait for a commit, of clips too that no table has any more; and what killed writers left over."""
+    own = {row["clip_key"] for row in answers.all_kept(location) if row["video_id"] in plan.videos}
+    answers.drop(location, own | {*target.keys})
+    for left in Path(location, answers.FOLDER).glob(".*"):
+        left.unlink(missing_ok=True)
 
 
 def _as_id(written: str) -> str:
