@@ -208,5 +208,8 @@ def test_the_page_on_captions_names_settings_that_there_are() -> None:
     fields = {*Caption.model_fields}
     named = set(re.findall(r"\bcaption\.([a-z_]+)\b", text)) - {"csv"}
     assert named <= fields, named - fields
-    for option in set(re.findall(r"raydist caption [^`\n]*?(--[a-z-]+)", text)):
+    commands = re.findall(r"raydist caption ([^`\n#]*)", text)
+    options = {option for command in commands for option in re.findall(r"--[a-z][a-z-]*", command)}
+    assert {"--max-cost", "--retry-failed", "--set"} <= options
+    for option in options:
         assert any(option in given.opts for given in caption.params), option
