@@ -38,7 +38,8 @@ class Ledger:
         """
         self._own = (origin, prompt_hash)
         self.counts: Counter[str] = Counter()
-        """clips, captions, cut, failed, left, requests, tokens_in, tokens_out, recovered."""
+        """clips, captions, cut, failed, left, requests, tokens_in, tokens_out; others: answers of another model or to
+        another prompt, which an earlier run left."""
         self.failures: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         """Reason -> what was said of a clip that failed for it."""
@@ -67,9 +68,12 @@ class Ledger:
                 self._take(row)
 
     def recover(self) -> int:
-        """Take the answers that runs which were killed, and workers of this one, left on the disk; how many.
+        """Take the answers that runs which were killed, and workers of this one, left on the disk.
 
         Those about clips that are gone, such as forgotten ones, go too.
+
+        Returns:
+            How many are of this run's model and prompt; the others are kept, and counted as `others` alone.
         """
         found = {row["clip_key"]: row for row in answers.all_kept(self._location) if row["clip_key"] not in self._held}
         there: set[int] = set()
@@ -78,9 +82,10 @@ class Ledger:
             some = keys[start : start + _KEYS_A_LOOK]
             there.update(read.rows_by_key(self._location, "clips", some, ["clip_key"])["clip_key"].to_pylist())
         answers.drop(self._location, found.keys() - there)
+        before = self.counts["others"]
         for key in there:
             self._take(found[key])
-        return len(there)
+        return len(there) - (self.counts["others"] - before)
 
     def due(self, seconds: float, rows: int) -> bool:
         """Whether it is time to commit."""
@@ -99,6 +104,9 @@ class Ledger:
 
     def _take(self, row: Row) -> None:
         self._held[row["clip_key"]] = row
+        if (row["origin"], row["prompt_hash"]) != self._own:
+            self.counts["others"] += 1
+            return
         self.cost += row["cost"]
         self.ask_s += row["ask_s"]
         self.counts.update({name: row[name] for name in ("requests", "tokens_in", "tokens_out")})

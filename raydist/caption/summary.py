@@ -73,6 +73,8 @@ def _notes(job: Job, found: Pending, ledger: Ledger, spent: Spent, recovered: in
         notes.append(tokens + cost)
     if recovered:
         notes.append(f"{recovered:,} answers were left on the disk by a run that was stopped, and are in")
+    if counts["others"]:
+        notes.append(f"{counts['others']:,} answers of another model or to another prompt were left so, and are in")
     if counts["cut"]:
         notes.append(f"{counts['cut']:,} captions did not fit {job.limit.room} tokens and were cut (column `cut`)")
     if spent.lost:
