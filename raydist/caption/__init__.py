@@ -85,6 +85,8 @@ def _refuse_contradictions(config: Config, request: Request) -> None:
         raise UsageError(
             "--review looks through the captions that there are: give --from or --keep in a call of their own"
         )
+    if request.sheet and not request.review:
+        raise UsageError(f"--sheet {request.sheet} is the page that --review writes: give --review, or leave it out")
     for name in ("limit", "dry_run", "retry_failed"):
         if getattr(request, name) and (request.file or request.keep or request.review):
             option = "--" + name.replace("_", "-")

@@ -42,7 +42,7 @@ def require(access: Access, *, to_ask: bool = True) -> None:
             "takes pictures, as its server calls it"
         )
     url = base_url(access)
-    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+    if url and not _is_address(url):
         raise UsageError(f"caption.base_url={redacted(url)!r}: expected an address such as http://localhost:8000/v1")
     if not to_ask:
         return
@@ -80,6 +80,14 @@ def origin(access: Access) -> str:
     if access.provider == "local" and os.path.isdir(os.path.expanduser(access.model)):
         return os.path.basename(os.path.abspath(os.path.expanduser(access.model)))  # not where it lies on a machine
     return access.model.removeprefix("models/") or DEFAULT_MODELS.get(access.provider, "")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half of brackets, or a port that is none
+        return False
 
 
 def _is_installed(name: str) -> bool:

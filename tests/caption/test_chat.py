@@ -15,8 +15,9 @@ from llm_server import LLMServer, caption_of
 from raydist.caption import providers
 from raydist.caption.asking import Access, AskError, Provider
 from raydist.caption.chat import Style
+from raydist.caption.providers import require
 from raydist.caption.said import captions_in
-from raydist.errors import ProviderError
+from raydist.errors import ProviderError, UsageError
 
 MODEL = "gpt-4.1-mini"
 
@@ -283,3 +284,11 @@ def test_requests_follow_each_other_on_one_connection(server: LLMServer) -> None
     for number in range(4):
         provider.ask(asked(number))
     assert all(one.connection == other.connection for one, other in pairwise(server.received))
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "htp://x", "http://", "http://[::1", "http://127.0.0.1:99999/v1", "file:///etc/hosts"]
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(UsageError, match="expected an address such as http://localhost:8000/v1"):
+        require(Access(provider="openai", model="m", base_url=url))

@@ -212,8 +212,15 @@ def test_answers_that_a_killed_run_left_are_taken_in_and_not_asked_again(start: 
         "tokens_in": 10, "tokens_out": 5, "cost": 0.1, "ask_s": 0.1, "prepare_s": 0.0, "prepare_cpu_s": 0.0,
     }  # fmt: skip
     answers.keep(str(asked.archive), row)
+    captioned = next(row for row in rows(asked.archive, "clips") if row["clip_id"] in asked.captions())
+    of_clip = {name: captioned[name] for name in ("clip_key", "clip_id", "video_id", "fingerprint")}
+    answers.keep(str(asked.archive), {**row, **of_clip, "origin": "another-model", "cost": 99.0})
     report = asked.run()
     assert report.details["recovered"] == 1
+    assert (report.counts["clips"], report.details["requests"]) == (CLIPS - 1, CLIPS - 1)
+    assert report.details["cost"] < 1.0
+    assert said(report, "1 answers of another model")
+    assert [row["origin"] for row in rows(asked.archive, "captions")].count("another-model") == 1
     assert asked.captions()[clip["clip_id"]] == ["a paid answer"]
     assert len(asked.server.received) == CLIPS - 1
     assert list(answers.all_kept(str(asked.archive))) == []
@@ -299,4 +306,6 @@ def test_settings_that_do_not_go_together_are_refused(start: Start, tmp_path: Pa
     assert said(report, "EUR by the prices of 2026-01")
     with pytest.raises(UsageError, match="--dry-run is for captions by a provider"):
         asked.run(dry_run=True, keep=True)
+    with pytest.raises(UsageError, match="--sheet page is the page that --review writes"):
+        asked.run(sheet="page")
     assert json.dumps(report.details)
