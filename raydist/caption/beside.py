@@ -17,7 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from raydist import tabular
 from raydist.caption import subtitles
@@ -40,6 +40,10 @@ _NAMING = (
 """Kinds of members that hold what is said of the next one."""
 _TIMES = {"start_ms": [name for name in STARTS if name != "from"], "end_ms": [name for name in ENDS if len(name) > 2]}
 """Without words that say other things in an object of metadata."""
+
+
+_Samples: TypeAlias = dict[str, list[dict[str, str]]]
+"""Stem -> its samples, mostly one: suffix -> text."""
 
 
 @dataclass(slots=True)
@@ -206,10 +210,18 @@ def _of_subtitles(path: str, found: _Found) -> None:
         found.subtitles(os.path.splitext(name)[0], name, text)
 
 
+def _gather(samples: _Samples, stem: str, suffix: str, text: str) -> None:
+    """Add a text to its sample; a second one of its name, as `a.TXT` or later in a shard, is one more sample."""
+    several = samples.setdefault(stem, [{}])
+    if suffix in several[-1]:
+        several.append({})
+    several[-1][suffix] = text
+
+
 def _of_folder(top: str, what: str, found: _Found) -> None:
     shards: list[str] = []
     for folder, names in _folders(top):
-        samples: dict[str, dict[str, str]] = {}
+        samples: _Samples = {}
         for name in sorted(names):
             below = os.path.relpath(os.path.join(folder, name), top)
             stem, suffix = os.path.splitext(below)
@@ -223,9 +235,10 @@ def _of_folder(top: str, what: str, found: _Found) -> None:
                 if text is not None and suffix in subtitles.SUFFIXES:
                     found.subtitles(_shown(stem), _shown(below), text)
                 elif text is not None:
-                    samples.setdefault(_shown(stem), {})[suffix] = text
-        for stem, files in samples.items():
-            found.sample(stem, files)
+                    _gather(samples, _shown(stem), suffix, text)
+        for stem, several in samples.items():
+            for files in several:
+                found.sample(stem, files)
     if found.kinds and shards:
         found.ignored[_SHARD] += len(shards)
     else:
@@ -257,7 +270,7 @@ class _Header(tarfile.TarInfo):
 
 def _of_shard(path: str, what: str, found: _Found, shown: str = "") -> None:
     """Samples of a WebDataset shard: members whose names agree up to the first dot of the last part."""
-    samples: dict[str, dict[str, str]] = {}
+    samples: _Samples = {}
     try:
         with tarfile.open(path, "r:*", tarinfo=_Header) as shard:
             while (member := shard.next()) is not None:
@@ -273,13 +286,14 @@ def _of_shard(path: str, what: str, found: _Found, shown: str = "") -> None:
                 data = shard.extractfile(member)
                 text = found.text(data.read(_MAX_BYTES + 1) if data else b"", f"{shown}{':' * bool(shown)}{name}")
                 if text is not None:
-                    samples.setdefault(f"{head}{slash}{base}", {})[suffix] = text
+                    _gather(samples, f"{head}{slash}{base}", suffix, text)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is no whole tar file ({error}): expected a shard of WebDataset; copy it again") from (
             error
         )
-    for stem, files in samples.items():
-        found.sample(stem, files)
+    for stem, several in samples.items():
+        for files in several:
+            found.sample(stem, files)
 
 
 def _is_tar(path: str) -> bool:

@@ -249,6 +249,20 @@ def test_a_shard_is_read_by_keys_without_its_media(library: Library) -> None:
     assert noted(report, "2 files of other kinds ignored: .mp4 1, .jpg 1")
 
 
+def test_a_name_that_comes_twice_loses_no_caption(library: Library) -> None:
+    library.take(laid(library.top / "t", {"a.TXT": "one", "a.txt": "two"}))
+    assert library.held() == [(A, 0, "one"), (A, 1, "two")]
+    shard = packed(library.top / "x.tar", {"a.txt": "three", "a.json": {"caption": "three"}, "deep/b.txt": "x"})
+    with tarfile.open(shard, "a") as more:
+        for name, data in (("a.txt", b"four"), ("a.json", b'{"caption": "four"}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            more.addfile(member, io.BytesIO(data))
+    report = library.take(shard)
+    assert library.held() == [(A, 0, "three"), (A, 1, "four"), (B, 0, "x")]
+    assert "unmatched" not in report.counts
+
+
 def test_captions_of_several_models_keep_their_order(library: Library) -> None:
     captions = [{"number": n, "caption": f"{model} {n}", "origin": model} for model in ("a", "b") for n in range(2)]
     library.take(packed(library.top / "x.tar", {"a.json": {"captions": captions}}))
