@@ -101,9 +101,12 @@ def run(config: Config, wanted: Wanted) -> Report:
         ledger = Ledger(location, job.origin, job.prompt.hash)
         recovered = ledger.recover()
         recovered_clips = ledger.counts["clips"]
+        before = (ledger.cost, ledger.counts.copy())
         ledger.commit()
         found = _pending(config, job, wanted)
         spent = _work(config, job, found, ledger, name, _count(config, job, found, wanted))
+        if spent.requests:
+            ledger.account(spent, *before)
         if read.need_table(location, "clips").version != found.versions["clips"]:
             stale.delete_stale(location)
         compact.compact_if_alone(location, "captions", held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from raydist.caption import answers
 from raydist.caption.answers import Row
+from raydist.caption.limits import Spent
 from raydist.caption.write import row_of
 from raydist.store import commit, read, schema, sql, tables
 
@@ -86,6 +87,17 @@ class Ledger:
         for key in there:
             self._take(found[key])
         return len(there) - (self.counts["others"] - before)
+
+    def account(self, spent: Spent, cost: float, counts: Mapping[str, int]) -> None:
+        """Take what the run paid from its gate, which knows of clips that were left after answers of no use, too.
+
+        Args:
+            cost, counts: of before the first request.
+        """
+        self.cost = cost + spent.cost
+        self.counts["requests"] = counts["requests"] + spent.requests
+        self.counts["tokens_in"] = counts["tokens_in"] + spent.tokens_in
+        self.counts["tokens_out"] = counts["tokens_out"] + spent.tokens_out
 
     def due(self, seconds: float, rows: int) -> bool:
         """Whether it is time to commit."""

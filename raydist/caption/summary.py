@@ -78,9 +78,7 @@ def _notes(job: Job, found: Pending, ledger: Ledger, spent: Spent, recovered: in
     if counts["cut"]:
         notes.append(f"{counts['cut']:,} captions did not fit {job.limit.room} tokens and were cut (column `cut`)")
     if spent.lost:
-        notes.append(
-            f"{spent.lost:,} requests were lost with a worker that died, and may have been paid on top of that"
-        )
+        notes.append(f"{spent.lost:,} requests were lost with a worker that died, and are counted as paid")
     if spent.paused_s >= 1:
         notes.append(f"{spent.paused_s:,.0f} s of patience that the server asked for")
     notes += _left(found, counts["clips"] + counts["failed"] - recovered, counts["waiting"], spent)

@@ -136,6 +136,14 @@ def test_a_run_stops_before_its_budget_is_exceeded(start: Start) -> None:
     assert rest.counts["clips"] == CLIPS - 1 - report.counts["clips"]
 
 
+def test_answers_of_no_use_count_although_their_clips_are_left(start: Start) -> None:
+    asked = start(faults={"broken": 1.0})
+    report = asked.run("caption.max_cost=0.012", "caption.in_flight=4")
+    assert report.details["stopped"] == "budget"
+    assert report.details["cost"] == pytest.approx(asked_price(asked), abs=2e-6)
+    assert report.details["requests"] == len(asked.server.received)
+
+
 def test_a_failed_clip_has_its_reason_and_is_asked_again_only_when_that_is_wanted(start: Start) -> None:
     asked = start()
     asked.server.plan.extend(["refusal", "empty", "invalid"])
