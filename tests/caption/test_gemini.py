@@ -279,7 +279,7 @@ def test_the_clients_other_settings_do_not_lead_away(server: LLMServer, monkeypa
 
 
 def test_what_cannot_work_is_told_before_anything_is_asked() -> None:
-    with pytest.raises(UsageError, match=r"expected caption\.model"):
+    with pytest.raises(UsageError, match=r"expected --model NAME"):
         providers.require(Access(provider="gemini", model=""))
     with pytest.raises(UsageError, match="'nobody': expected one of gemini, openai, or local"):
         providers.require(Access(provider="nobody", model="m"))
