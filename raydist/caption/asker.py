@@ -139,7 +139,7 @@ class Asker:
             try:
                 answers.keep(self._location, row)
             except OSError as error:  # a full disk: what is known goes on to the driver, nothing more is asked
-                self._door.stop("fatal", f"an answer cannot be written to the archive: {error}")
+                self._door.stop("disk", f"an answer cannot be written to the archive: {error}")
         return row
 
 

@@ -48,6 +48,8 @@ ASKER_CPUS = 0.1
 """Logical cores of a process that mostly waits for answers."""
 _THREADS = 16
 """Requests of one asking process at a time."""
+_SLOW = 60
+"""Requests a minute and place under way; with fewer, places stand empty and a slow answer holds nobody up."""
 _BATCHES = 4
 """Clips that it is given at once, for each of them: one slow answer should not hold up many."""
 _LEAVE_S = 15.0
@@ -114,6 +116,11 @@ def run(config: Config, wanted: Wanted) -> Report:
         spent.stop, spent.why = "fatal", ledger.why_left.most_common(1)[0][0]
     report = summary.report(name, time.monotonic() - began, job, found, ledger, spent, recovered)
     save(report, location)
+    if spent.stop == "disk":
+        raise StoreError(
+            f"{spent.why}. {ledger.counts['clips']:,} clips were captioned and are kept; make room, and run the same "
+            "command again"
+        )
     if spent.stop in ("fatal", "down"):
         failed = ledger.counts["failed"]
         again = f" (with --retry-failed for the {failed:,} clips that failed)" if failed else ""
@@ -374,7 +381,9 @@ def _asking(config: Config, job: Job, plan: runtime.Plan, gate: Any) -> tuple[ty
     if section.batch_api:
         return BatchAsker, (task, location, _POLL_S), section.batch_clips
     threads = -(-section.in_flight // plan.encoders)
-    return Asker, (task, location, gate, threads), threads * _BATCHES
+    # Answers reach this process a batch at a time: where a limit holds requests back, small ones come soon enough.
+    slow = 0 < section.requests_per_minute < _SLOW * section.in_flight
+    return Asker, (task, location, gate, threads), threads * (1 if slow else _BATCHES)
 
 
 def _trouble(spent: limits.Spent) -> str:

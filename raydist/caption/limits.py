@@ -26,7 +26,7 @@ only fill the table of failures."""
 NEVER_ANSWERED = 5
 """The same where it has not answered once: its address may be wrong."""
 
-Stop = Literal["", "budget", "fatal", "down", "interrupted"]
+Stop = Literal["", "budget", "fatal", "down", "disk", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,7 @@ class Captioner:
         number = self.door.enter(tokens_in + tokens_out, self._cost(tokens_in, tokens_out))
         if number is None:
             raise LeftError
-        used_in = used_out = 0
+        used_in = used_out = unknown = 0
         outcome.requests += 1
         try:
             answer = self.provider.ask(ask)
@@ -140,11 +140,12 @@ class Captioner:
         except AskError as error:
             used_in, used_out = error.tokens_in, error.tokens_out
             if error.kind == "timeout" and not used_in:
-                used_in = tokens_in  # the server may have answered all the same, and nobody will tell
+                # The server may have answered all the same, and nobody will tell: the money may be spent.
+                used_in, unknown = tokens_in, tokens_out
             raise
         finally:
             self._dearer = max(self._dearer, used_in / reckoned)
-            cost = self._cost(used_in, used_out)
+            cost = self._cost(used_in, used_out + unknown)
             outcome.tokens_in += used_in
             outcome.tokens_out += used_out
             outcome.cost += cost
