@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolut
 from raydist.errors import ModelError
 
 PATTERNS = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.jinja")
-"""Weights, configuration, tokenizer and chat template; no pickles, no code, no copy of the weights for another library."""
+"""Weights, configuration, tokenizer and chat template; no pickles, no code, no second copy of the weights."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
