@@ -279,6 +279,17 @@ def test_the_command_line_reports_and_leaves_a_record_that_forget_knows(
     assert [record["details"]["origin"] for record in records if record["details"]["file"] == str(out)] == ["sidecar"]
 
 
+def test_options_of_shards_are_refused_for_a_file_of_pairs(
+    once: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (["--media", "frames"], ["--shard-clips", "5"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["export", "captions", "--archive", str(once.archive), "--out", str(tmp_path / "a.jsonl"), *more])
+        assert ended.value.code == 2
+        assert "are of shards" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_captions_of_real_videos_go_out_and_come_back(shared: Path, tmp_path: Path, cluster: None) -> None:
     manifest = shared / "realvideo" / "manifest.csv"
     if not manifest.is_file():

@@ -163,6 +163,8 @@ def captions(resolve: Resolve, out: str, as_json: bool, **given: Any) -> None:
     """Write the clips that have captions: pairs, or shards of WebDataset with the clips."""
     from raydist import export as verb
 
+    if out.lower().endswith((".parquet", ".jsonl")) and (given["media"] or given["shard_clips"]):
+        raise UsageError(f"--media and --shard-clips are of shards, and --out {out!r} is none: leave them out")
     config = resolve().config
     finish(
         verb.captions(config, out, **{name: value for name, value in given.items() if value is not None}),
