@@ -1,7 +1,7 @@
 """Captions by a model: the clips that have none are made ready on Ray and asked about, many at a time.
 
 Reads     `clips`, `captions`, `failures`; answers that a killed run left on the disk
-Writes    `captions`, `failures`, every minute; the answers themselves at once (see `caption.answers`)
+Writes    `captions`, `failures`, as batches of answers come; each answer itself at once (see `caption.answers`)
 Again     safe to run again after any crash: nothing that was answered is asked again
 """
 
@@ -15,24 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from raydist import choice, runtime
+from raydist import runtime
 from raydist.caption import limits, providers, summary
 from raydist.caption.asker import Asker, Task
-from raydist.caption.asking import Access, Ask, Media
+from raydist.caption.asking import Ask, Media
 from raydist.caption.batches import BatchAsker
 from raydist.caption.estimate import SAMPLE, Estimate, estimate, measured_tokens, prepare_some
-from raydist.caption.gemini import Style
+from raydist.caption.job import Job, resolve
 from raydist.caption.ledger import Ledger, failures_key
 from raydist.caption.local import LocalAsker, require_local
 from raydist.caption.patience import Patience
-from raydist.caption.prepare import Preparer, Sending
-from raydist.caption.prices import Price, media_tokens, price_of, text_tokens
-from raydist.caption.prompt import Prompt
+from raydist.caption.prepare import Preparer
+from raydist.caption.prices import media_tokens, text_tokens
 from raydist.clips.naming import is_settled
 from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
-from raydist.errors import ProviderError, StoreError, UsageError
-from raydist.models.lengths import TextLimit
+from raydist.errors import ProviderError, StoreError
 from raydist.progress import Bar, bar, talk
 from raydist.records import Report
 from raydist.report import new_run, run_folder, save
@@ -67,18 +65,6 @@ class Wanted:
     retry_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is asked of whom, resolved from the settings."""
-
-    access: Access
-    origin: str
-    prompt: Prompt
-    limit: TextLimit
-    price: Price | None
-    sending: Sending
-
-
 def run(config: Config, wanted: Wanted) -> Report:
     """Caption the clips that have no caption of this model to this prompt.
 
@@ -90,11 +76,14 @@ def run(config: Config, wanted: Wanted) -> Report:
     """
     began = time.monotonic()
     location = config.require_archive()
-    job = _job(config, to_ask=not wanted.dry_run)
+    job = resolve(config, to_ask=not wanted.dry_run)
     if wanted.dry_run:
         found = _pending(config, job, wanted)
         estimated = _estimated(config, job, found, _count(config, job, found, wanted))
-        return summary.dry_run(config, job, found, estimated, time.monotonic() - began)
+        thinks = config.caption.provider != "local" and (
+            providers.most_tokens(job.access, _any_ask(config, job)) > job.prompt.max_tokens
+        )
+        return summary.dry_run(config, job, found, estimated, time.monotonic() - began, thinks=thinks)
     name = new_run("caption")
     with lease.Lease(location, VERB) as held:
         _require_alone(location, held)
@@ -131,54 +120,6 @@ def run(config: Config, wanted: Wanted) -> Report:
     return report
 
 
-def _job(config: Config, *, to_ask: bool) -> Job:
-    """Look everything up before anything begins."""
-    section = config.caption
-    model = section.model or providers.DEFAULT_MODELS.get(section.provider, "")
-    access = Access(provider=section.provider, model=model, base_url=section.base_url, timeout_s=section.timeout_s)
-    _refuse_contradictions(config)
-    if section.provider == "local":
-        require_local(model, section.device, len(section.details))
-    else:
-        providers.require(access, to_ask=to_ask)
-    limit = choice.text_limit(config.require_archive(), config.embed.model)
-    prompt = Prompt(
-        hints=section.hints, details=section.details, room=limit.room, send=section.send, frames=section.frames
-    )
-    price = None if section.provider == "local" else price_of(model, section.prices)
-    if price is not None and section.batch_api:
-        price = price.halved()
-    if section.max_cost and price is None:
-        raise UsageError(
-            f"caption.max_cost={section.max_cost:g}, and no price of {model!r} is known: add it to a TOML file and "
-            "name that with --set caption.prices=FILE (docs/captions.md shows one)"
-        )
-    sending = Sending(
-        send=section.send,
-        frames=section.frames,
-        frame_px=section.frame_px,
-        max_bytes=providers.MAX_BYTES.get(section.provider, 1 << 30),
-    )
-    return Job(access=access, origin=providers.origin(access), prompt=prompt, limit=limit, price=price, sending=sending)
-
-
-def _refuse_contradictions(config: Config) -> None:
-    section = config.caption
-    if section.send == "clip" and section.provider != "gemini":
-        raise UsageError(
-            f"caption.send=clip, and {section.provider} takes pictures: expected caption.send=frames, or gemini"
-        )
-    if section.batch_api and section.provider != "gemini":
-        raise UsageError(f"caption.batch_api=true, and {section.provider} has none that is known here: expected gemini")
-    if section.batch_api and section.max_cost and section.send == "clip":
-        raise UsageError(
-            "caption.max_cost with caption.batch_api and caption.send=clip: what a job of clips costs is known only "
-            "afterwards; give --limit, or send frames"
-        )
-    if len(set(section.details)) < len(section.details):
-        raise UsageError(f"caption.details={list(section.details)}: expected each of plain, brief, full once")
-
-
 def _require_alone(location: str, held: lease.Lease) -> None:
     others = [holder for holder in held.others() if holder.verb == VERB]
     if others:
@@ -207,12 +148,18 @@ def _count(config: Config, job: Job, found: pending.Pending, wanted: Wanted) -> 
     words = text_tokens(job.prompt.words())
     if section.batch_api:
         # Nothing can be taken back from a job: the dearest answers must fit.
-        media = Media(frames=(b"",) * section.frames, width_px=section.frame_px, height_px=section.frame_px)
-        ask = Ask(name="", media=media, words="", captions=len(section.details), max_tokens=job.prompt.max_tokens)
-        each = job.price.cost(words + media_tokens(job.price, media), Style(job.access.model).most_tokens(ask))
+        ask = _any_ask(config, job)
+        each = job.price.cost(words + media_tokens(job.price, ask.media), providers.most_tokens(job.access, ask))
         return min(count, int(section.max_cost / each)) if each else count
     least = job.price.cost(words, 0)
     return min(count, int(section.max_cost / least) + section.in_flight) if least else count
+
+
+def _any_ask(config: Config, job: Job) -> Ask:
+    """A request with the most media that one can have."""
+    section = config.caption
+    media = Media(frames=(b"",) * section.frames, width_px=section.frame_px, height_px=section.frame_px)
+    return Ask(name="", media=media, words="", captions=len(section.details), max_tokens=job.prompt.max_tokens)
 
 
 def _manifest(location: str, found: pending.Pending, count: int, ledger: Ledger | None = None) -> Iterator[pa.Table]:

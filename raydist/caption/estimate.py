@@ -55,6 +55,8 @@ class Estimate:
     """None: no table has the model's price."""
     source: str
     """Where the tokens a clip are from."""
+    measured: bool
+    """Whether they are those of earlier runs."""
     sample: Sample
 
 
@@ -104,6 +106,7 @@ def estimate(
         tokens_out=total_out,
         cost=price.cost(total_in, total_out) if price else None,
         source=source,
+        measured=measured is not None,
         sample=sample,
     )
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from raydist.caption import chat, gemini
-from raydist.caption.asking import Access, Provider
+from raydist.caption.asking import Access, Ask, Provider
 from raydist.caption.keys import KEYS, base_url, key_of, needs_key, redacted
 from raydist.errors import ProviderError, UsageError
 
-__all__ = ["DEFAULT_MODELS", "KEYS", "MAX_BYTES", "load", "origin", "redacted", "require"]
+__all__ = ["DEFAULT_MODELS", "KEYS", "MAX_BYTES", "load", "most_tokens", "origin", "redacted", "require"]
 
 DEFAULT_MODELS: Mapping[str, str] = {"gemini": "gemini-2.5-flash-lite"}
 """Of those that have one. OpenAI's and other servers' models come and go: name one."""
@@ -73,6 +73,12 @@ def load(access: Access) -> Provider:
     """
     require(access)
     return _PROVIDERS[access.provider](access)
+
+
+def most_tokens(access: Access, ask: Ask) -> int:
+    """The most tokens of an answer to a request as it is first made, thoughts included."""
+    style = gemini.Style(access.model) if access.provider == "gemini" else chat.Style(access)
+    return style.most_tokens(ask)
 
 
 def origin(access: Access) -> str:

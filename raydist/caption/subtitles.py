@@ -22,7 +22,21 @@ _UNSEEN = re.compile("[\ufeff\u00ad\u200b\u200e\u200f\u2060\u202a-\u202e]")
 _BREAK = re.compile(r"\\[Nnh]")
 _TOUCHING_MS = 100
 """Cues this close follow each other without a pause."""
-_LANGUAGE = re.compile(r"\.[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*(\.(sdh|cc|hi|forced|auto|orig))?", re.IGNORECASE)
+_LANGUAGE = re.compile(r"\.([A-Za-z]{2,3})([-_][A-Za-z0-9]{2,8})*(\.(sdh|cc|hi|forced|auto|orig))?", re.IGNORECASE)
+
+_CODES = frozenset(
+    """
+    aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo
+    es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg
+    ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn
+    no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta
+    te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+    ara bul ces chi cze dan deu dut ell eng fas fin fra fre ger gre heb hin hrv hun ind ita jpn kor nld nor pol por ron
+    rum rus slk slo slv spa srp swe tha tur ukr vie zho
+    """.split()  # noqa: SIM905  # a list of 230 texts in quotes is nothing to read
+)
+"""Languages: all of ISO 639-1, and of ISO 639-2 those that subtitles mostly have. Other endings are part of a name:
+`part.one.srt` is not of `part.mp4`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +85,7 @@ def without_language(stem: str) -> str:
     """`talks/film.en` -> `talks/film`, as players name subtitles of several languages; else the stem itself."""
     head, slash, name = stem.rpartition("/")
     found = re.fullmatch(rf"(.+?){_LANGUAGE.pattern}", name, re.IGNORECASE)
-    return f"{head}{slash}{found[1]}" if found else stem
+    return f"{head}{slash}{found[1]}" if found and found[2].lower() in _CODES else stem
 
 
 def _seen(line: str) -> str:

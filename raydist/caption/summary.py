@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from raydist.caption.estimate import Estimate
+from raydist.caption.job import Job
 from raydist.caption.ledger import Ledger
 from raydist.caption.limits import Spent
 from raydist.config import Config
 from raydist.records import Report
 from raydist.report import new_run
 from raydist.store.pending import Pending
-
-if TYPE_CHECKING:
-    from raydist.caption.driver import Job
 
 
 def spending(job: Job, ledger: Ledger) -> str:
@@ -109,8 +106,14 @@ def _left(found: Pending, done: int, waiting: int, spent: Spent) -> list[str]:
     return notes
 
 
-def dry_run(config: Config, job: Job, found: Pending, estimated: Estimate, seconds: float) -> Report:
-    """What a run would do; nothing was sent."""
+def dry_run(
+    config: Config, job: Job, found: Pending, estimated: Estimate, seconds: float, *, thinks: bool = False
+) -> Report:
+    """What a run would do; nothing was sent.
+
+    Args:
+        thinks: whether the model may think before it answers.
+    """
     sample = estimated.sample
     counts = {"clips": estimated.clips, "tokens_in": estimated.tokens_in, "tokens_out": estimated.tokens_out}
     details = {
@@ -125,12 +128,18 @@ def dry_run(config: Config, job: Job, found: Pending, estimated: Estimate, secon
     }  # fmt: skip
     if estimated.cost is not None and job.price is not None:
         details |= {"cost": round(estimated.cost, 6), "currency": job.price.currency, "prices": job.price.as_of}
+    notes = _before(config, job, found, estimated)
+    if thinks and not estimated.measured:
+        notes.append(
+            "the model may think before it answers, which is billed as output and not reckoned with here: a trial "
+            "(--limit 20) measures it"
+        )
     return Report(
         stage="caption --dry-run",
         run=new_run("caption"),
         seconds=round(seconds, 3),
         counts=counts,
-        notes=tuple(_before(config, job, found, estimated)),
+        notes=tuple(notes),
         details=details,
     )
 

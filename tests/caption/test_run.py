@@ -108,6 +108,9 @@ def test_a_dry_run_sends_nothing_and_tells_the_cost_to_within_five_per_cent(star
     report = asked.run()
     assert told.details["cost"] == pytest.approx(report.details["cost"], rel=0.05)
     assert report.details["cost"] == pytest.approx(asked_price(asked), abs=2e-6)
+    assert not said(told, "may think")
+    thinking = asked.run("caption.captioned=add", "caption.model=gemini-2.5-pro", dry_run=True)
+    assert said(thinking, "may think before it answers")
     measured = asked.run("caption.captioned=add", "caption.model=gemini-2.5-flash-lite", dry_run=True)
     assert measured.counts["clips"] == CLIPS
     assert (asked.archive / "runs").exists()

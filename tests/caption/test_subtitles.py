@@ -81,6 +81,9 @@ def test_long_lines_take_no_longer_than_they_are(line: str) -> None:
     [
         ("f/film.en", "f/film"),
         ("film.pt-BR", "film"),
+        ("film.GER", "film"),
+        ("part.one", "part.one"),
+        ("take.II.cut", "take.II.cut"),
         ("film.en.sdh", "film"),
         ("film", "film"),
         ("a.b/film", "a.b/film"),
