@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -72,12 +74,14 @@ def session(section: Ray) -> Iterator[Resources]:
     wanted = ({} if address else _QUIET) | ({} if os.environ.get("RAYDIST_DEBUG") else _SILENT)
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    import ray  # after the environment is set, which Ray reads when it is imported
+    with _interrupts_kept():
+        import ray  # after the environment is set, which Ray reads when it is imported
 
     found = ray.is_initialized()
-    if not found:
-        _start(section, address)
     try:
+        if not found:
+            with _interrupts_kept():
+                _start(section, address)
         # What workers print, Ray prints to `sys.stdout`, where data goes.
         with redirect_stdout(sys.stderr):
             offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
@@ -86,6 +90,35 @@ def session(section: Ray) -> Iterator[Resources]:
     finally:
         if not found:
             ray.shutdown()
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end; a second one counts at once.
+
+    Amid imports and forks Python runs hooks whose exceptions it ignores: an interrupt that is raised there is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if seen:
+        raise KeyboardInterrupt
 
 
 def _start(section: Ray, address: str) -> None:
