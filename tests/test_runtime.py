@@ -19,23 +19,33 @@ class Hook:
         time.sleep(0.05)
 
 
-def test_a_ctrl_c_amid_a_hook_is_held_until_the_end_and_not_lost() -> None:
-    reached = False
-    with pytest.raises(KeyboardInterrupt), runtime._interrupts_kept():
+def hooked(reached: list[str]) -> None:
+    with runtime._interrupts_kept():
         Hook()
-        reached = True
-    assert reached
+        reached.append("end")
+
+
+def pressed_twice(reached: list[str]) -> None:
+    with runtime._interrupts_kept():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        reached.append("end")
+
+
+def test_a_ctrl_c_amid_a_hook_is_held_until_the_end_and_not_lost() -> None:
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        hooked(reached)
+    assert reached == ["end"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_second_ctrl_c_counts_at_once() -> None:
-    reached = False
-    with pytest.raises(KeyboardInterrupt), runtime._interrupts_kept():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-        reached = True
-    assert not reached
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        pressed_twice(reached)
+    assert reached == []
 
 
 def test_without_a_ctrl_c_nothing_changes() -> None:
