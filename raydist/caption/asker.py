@@ -54,7 +54,7 @@ class GateDoor:
         self._got("start", self._who)
 
     def enter(self, tokens: int, cost: float) -> int | None:
-        return self._got("enter", tokens, cost, self._who)  # type: ignore[no-any-return]
+        return self._got("enter", tokens, cost, self._who)  # type: ignore[no-any-return]  # an actor answers
 
     def leave(self, number: int, tokens_in: int, tokens_out: int, cost: float) -> None:
         self._got("leave", number, tokens_in, tokens_out, cost)
