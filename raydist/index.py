@@ -26,13 +26,13 @@ from raydist.models.recall import recall
 from raydist.models.registry import load_encoder
 from raydist.progress import talk
 from raydist.records import Report
-from raydist.report import new_run, save
 from raydist.sections import Search
 from raydist.store import calibrate, compact, index, read
 from raydist.store.calibrate import TEXT, VIDEO, Asked
 from raydist.store.index import Card
 from raydist.store.lease import Lease
 from raydist.store.models import Stored
+from raydist.store.runs import new_run, save
 from raydist.store.schema import embeddings_table
 
 LOW = {VIDEO: 0.95, TEXT: 0.85}

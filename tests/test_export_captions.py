@@ -25,7 +25,7 @@ import raydist
 from raydist import caption, cli, export, scan
 from raydist.config import Config
 from raydist.errors import ArchiveError, StoreError, UsageError
-from raydist.report import too_many_failed
+from raydist.rendering import too_many_failed
 from raydist.store import commit, schema
 
 PAIR = [

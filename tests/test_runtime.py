@@ -20,13 +20,13 @@ class Hook:
 
 
 def hooked(reached: list[str]) -> None:
-    with runtime._interrupts_kept():
+    with runtime.interrupts_kept():
         Hook()
         reached.append("end")
 
 
 def pressed_twice(reached: list[str]) -> None:
-    with runtime._interrupts_kept():
+    with runtime.interrupts_kept():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
@@ -49,6 +49,6 @@ def test_a_second_ctrl_c_counts_at_once() -> None:
 
 
 def test_without_a_ctrl_c_nothing_changes() -> None:
-    with runtime._interrupts_kept():
+    with runtime.interrupts_kept():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -18,8 +18,8 @@ from raydist.caption.write import keep, stale_captions
 from raydist.config import Config
 from raydist.errors import ArchiveError, UsageError
 from raydist.records import Report
-from raydist.report import new_run, save
 from raydist.store import lease, read, settings, stale
+from raydist.store.runs import new_run, save
 from raydist.store.tables import ensure_columns
 
 

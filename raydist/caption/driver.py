@@ -33,8 +33,9 @@ from raydist.config import Config
 from raydist.errors import ProviderError, StoreError
 from raydist.progress import Bar, bar, talk
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import compact, lease, pending, read, roots, stale
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, run_folder, save
 
 if TYPE_CHECKING:
     import ray.data
@@ -87,7 +88,7 @@ def run(config: Config, wanted: Wanted) -> Report:
     name = new_run("caption")
     with lease.Lease(location, VERB) as held:
         _require_alone(location, held)
-        runtime.Manifest.sweep(run_folder(location, ""), held.others)
+        Manifest.sweep(run_folder(location, ""), held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, job.origin, job.prompt.hash)
         recovered = ledger.recover()
@@ -204,7 +205,7 @@ def _estimated(config: Config, job: Job, found: pending.Pending, count: int) -> 
 def _work(config: Config, job: Job, found: pending.Pending, ledger: Ledger, name: str, count: int) -> limits.Spent:
     """Ask about `count` clips; what the gate counted."""
     location = config.require_archive()
-    manifest = runtime.Manifest(run_folder(location, name) / "manifest")
+    manifest = Manifest(run_folder(location, name) / "manifest")
     try:
         manifest.write(_manifest(location, found, count, ledger))
         if not manifest.rows:
@@ -218,7 +219,7 @@ def _work(config: Config, job: Job, found: pending.Pending, ledger: Ledger, name
 def _asked(
     config: Config,
     job: Job,
-    manifest: runtime.Manifest,
+    manifest: Manifest,
     ledger: Ledger,
     resources: runtime.Resources,
     progress: Bar,
@@ -274,9 +275,7 @@ def _settle(gate: Any, ledger: Ledger, longest_s: float, interrupted: bool) -> l
     return spent
 
 
-def _graph(
-    config: Config, job: Job, manifest: runtime.Manifest, resources: runtime.Resources, gate: Any
-) -> ray.data.Dataset:
+def _graph(config: Config, job: Job, manifest: Manifest, resources: runtime.Resources, gate: Any) -> ray.data.Dataset:
     """manifest -> clips made ready -> answers."""
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 

@@ -20,7 +20,7 @@ from raydist.caption.prepare import Preparer, Sending
 from raydist.caption.prices import Price, media_tokens, text_tokens
 from raydist.caption.prompt import Prompt
 from raydist.records import Limits
-from raydist.report import run_folder
+from raydist.store.runs import run_folder
 
 SAMPLE = 6
 """Clips that are made ready, to see what that takes."""

@@ -25,9 +25,9 @@ from raydist.errors import ArchiveError, ModelError, RaydistError, StoreError, U
 from raydist.models.recall import recall
 from raydist.models.registry import load_encoder
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import lease, models, settings
 from raydist.store.models import Stored
+from raydist.store.runs import new_run, run_folder, save
 from raydist.store.schema import embeddings_table
 
 SAMPLE = 60

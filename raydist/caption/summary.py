@@ -10,8 +10,8 @@ from raydist.caption.ledger import Ledger
 from raydist.caption.limits import Spent
 from raydist.config import Config
 from raydist.records import Report
-from raydist.report import new_run
 from raydist.store.pending import Pending
+from raydist.store.runs import new_run
 
 
 def spending(job: Job, ledger: Ledger) -> str:

@@ -62,7 +62,7 @@ Resolve = Callable[..., Resolved]
 
 def finish(report: Report, config: Config, as_json: bool, shown: Any = None) -> None:
     """Print a stage's report, as the stage `shown` shows it; end with 1 where too many failed."""
-    from raydist import report as reports
+    from raydist import rendering as reports
 
     shown = shown or reports
     if as_json:

@@ -25,10 +25,10 @@ from raydist.dedup.spread import CROWDS, KEYS, Joined, Side, join
 from raydist.errors import ArchiveError, StoreError
 from raydist.progress import talk
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import current, lease, schema, settings, sql, stale
 from raydist.store import read as tables
 from raydist.store.models import Stored
+from raydist.store.runs import new_run, run_folder, save
 
 STAGE = "dedup"
 _SCRATCH = "join"

@@ -26,9 +26,9 @@ from raydist.dedup.known import Pairs, Reference, joined_at
 from raydist.dedup.request import Request
 from raydist.dedup.spread import Joined
 from raydist.records import Report
-from raydist.report import run_folder
 from raydist.store import commit, roots, schema, sql
 from raydist.store import read as tables
+from raydist.store.runs import run_folder
 
 _PAIRS_PRINTED = 5_000
 """Looked up at once."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist import report as reports
+from raydist import rendering as reports
 from raydist.dedup.files import Redundant
 from raydist.records import Report
 from raydist.sheets import time_code

@@ -24,8 +24,8 @@ from raydist.dedup.known import edges_of
 from raydist.dedup.spread import Joined, Side, join
 from raydist.errors import ArchiveError
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import lease, read, schema, settings, stale
+from raydist.store.runs import new_run, run_folder, save
 
 THRESHOLDS = (*(round(0.8 + 0.01 * step, 2) for step in range(20)), 0.995, 0.998, 0.999)
 """Dense near 1, where the pairs of a model that finds all things alike are."""

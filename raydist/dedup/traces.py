@@ -29,8 +29,9 @@ from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
 from raydist.progress import bar
 from raydist.records import DecodedClip, Limits, Span
-from raydist.report import new_run, run_folder
 from raydist.store import commit, read, schema, sql
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, run_folder
 
 if TYPE_CHECKING:
     import ray.data
@@ -217,7 +218,7 @@ def _decode(config: Config, missing: Sequence[Clip], resources: runtime.Resource
     """Decode on the cluster; this process commits what the workers wrote."""
     location = config.require_archive()
     folder = run_folder(location, new_run("traces"))
-    manifest = runtime.Manifest(folder / "manifest")
+    manifest = Manifest(folder / "manifest")
     written = commit.Committer(location, "traces", schema.TRACES)
     failures = commit.Committer(location, "failures", schema.FAILURES)
     failed: dict[Key, str] = {}
@@ -259,7 +260,7 @@ def _units(missing: Sequence[Clip]) -> pa.Table:
     return units(clips, files, clips_a_unit(len(clips)), random.getrandbits(32))
 
 
-def _graph(manifest: runtime.Manifest, plan: runtime.Plan, location: str, limits: Limits) -> ray.data.Dataset:
+def _graph(manifest: Manifest, plan: runtime.Plan, location: str, limits: Limits) -> ray.data.Dataset:
     """manifest -> tracers, which write."""
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 

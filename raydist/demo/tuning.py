@@ -21,7 +21,7 @@ from raydist.demo.films import Counts, Film
 from raydist.demo.hits import Say, find, measure, tell
 from raydist.models import adapters
 from raydist.records import Report
-from raydist.report import run_folder
+from raydist.store.runs import run_folder
 
 NAME = "reels"
 """Of the films' folder and root, of the run, and so of the adapter."""

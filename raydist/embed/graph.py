@@ -22,8 +22,9 @@ from raydist.errors import ArchiveError, ResourceError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import compact, lease, read, roots, settings, stale
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, run_folder, save
 from raydist.store.schema import embeddings_table
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     name = new_run("embed")
     plan = None
     with lease.Lease(location, "embed") as held:
-        runtime.Manifest.sweep(run_folder(location, ""), held.others)
+        Manifest.sweep(run_folder(location, ""), held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed)
-        manifest = runtime.Manifest(run_folder(location, name) / "manifest")
+        manifest = Manifest(run_folder(location, name) / "manifest")
         try:
             manifest.write(_manifest(location, ledger))
             if manifest.rows:
@@ -100,7 +101,7 @@ def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
         yield units(ledger.settled(clips.to_pylist(), files), files, size, seed)
 
 
-def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledger: Ledger) -> runtime.Plan:
+def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger) -> runtime.Plan:
     """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
     section = config.embed
     with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", ledger.expected) as progress:
@@ -124,7 +125,7 @@ def _run_graph(config: Config, info: ModelInfo, manifest: runtime.Manifest, ledg
 def _graph(
     config: Config,
     info: ModelInfo,
-    manifest: runtime.Manifest,
+    manifest: Manifest,
     plan: runtime.Plan,
     places: Mapping[str, str],
     threads: int,

@@ -28,8 +28,8 @@ from raydist.models.encoder import ModelInfo
 from raydist.models.registry import FAST, base_of, describe, is_fast
 from raydist.progress import bar
 from raydist.records import Report
-from raydist.report import new_run, run_folder, save
 from raydist.store import lease, roots, settings, stale
+from raydist.store.runs import new_run, run_folder, save
 
 # Shape legend: N clips, M texts, L tokens, S models, E embedding size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raydist import report as reports
+from raydist import rendering as reports
 from raydist.records import Report
 
 FEW_CLIPS = 100

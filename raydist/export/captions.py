@@ -28,9 +28,10 @@ from raydist.export.folders import free
 from raydist.models.folders import written_whole
 from raydist.progress import Bar, bar
 from raydist.records import Report
-from raydist.report import new_run, save
 from raydist.store import read, roots, settings
 from raydist.store.captioned import Captioned, pairs_schema
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, save
 from raydist.store.sql import all_of, equals, whole
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _shards(
         else None
     )
     with written_whole(folder) as part:
-        manifest = runtime.Manifest(part / "manifest", rows_per_file=16)
+        manifest = Manifest(part / "manifest", rows_per_file=16)
         clips = sum(1 for _ in found)
         manifest.write(_plan(config, found, min(shard_clips, max(_FEWEST, clips // _SHARDS))))
         counts = {"clips": 0, "captions": 0, "shards": 0, "bytes": 0}
@@ -285,7 +286,7 @@ def _plan(config: Config, found: Captioned, size: int) -> Iterator[pa.Table]:
     return shards.plan(with_files(), known, size)
 
 
-def _written(config: Config, manifest: runtime.Manifest, arguments: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+def _written(config: Config, manifest: Manifest, arguments: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
     """Write all shards: by Ray, or where no media are made in this process; a row of `shards.DONE` each."""
     if arguments[2] is None:
         writer = shards.ShardWriter(*arguments)
@@ -300,7 +301,7 @@ def _written(config: Config, manifest: runtime.Manifest, arguments: tuple[Any, .
             yield from block.to_pylist()
 
 
-def _graph(manifest: runtime.Manifest, plan: runtime.Plan, arguments: tuple[Any, ...]) -> ray.data.Dataset:
+def _graph(manifest: Manifest, plan: runtime.Plan, arguments: tuple[Any, ...]) -> ray.data.Dataset:
     """manifest -> writers."""
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 

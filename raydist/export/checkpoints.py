@@ -20,7 +20,7 @@ from raydist.models.folders import written_whole
 from raydist.models.registry import base_of, describe, plain_name
 from raydist.models.viclip import tensor_names
 from raydist.records import Report
-from raydist.report import new_run, save
+from raydist.store.runs import new_run, save
 from raydist.version import __version__
 
 

@@ -20,8 +20,8 @@ from raydist.config import Config
 from raydist.errors import ArchiveError, ResourceError, UsageError
 from raydist.progress import Bar, bar
 from raydist.records import Report
-from raydist.report import new_run, save
 from raydist.store import read, settings, vectors
+from raydist.store.runs import new_run, save
 from raydist.store.schema import embeddings_table
 
 PARQUET, NUMPY = ".parquet", ".npy"

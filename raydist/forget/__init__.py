@@ -27,11 +27,11 @@ from raydist.forget import runs
 from raydist.forget.runs import Traces
 from raydist.meant import candidates, find_videos
 from raydist.records import Report
-from raydist.report import new_run, save
 from raydist.store import erase, models, read, roots, settings
 from raydist.store.erase import Target
 from raydist.store.forgotten import Forgotten, remember
 from raydist.store.lease import Lease
+from raydist.store.runs import new_run, save
 from raydist.store.schema import model_key_of
 from raydist.store.sql import is_in
 

@@ -27,9 +27,9 @@ from markupsafe import escape
 from raydist.clips import naming
 from raydist.forget import events
 from raydist.models.keys import cache_home
-from raydist.report import run_folder
-from raydist.runtime import Manifest
 from raydist.store.erase import Target
+from raydist.store.manifest import Manifest
+from raydist.store.runs import run_folder
 
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")

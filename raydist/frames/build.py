@@ -27,9 +27,10 @@ from raydist.frames import pixels, room
 from raydist.frames.keep import Keeper, Target, Written, write_outcomes
 from raydist.frames.room import estimate
 from raydist.progress import bar, talk
-from raydist.report import new_run, run_folder
 from raydist.store import commit, frames, lease, read, roots, schema, stale
 from raydist.store.frames import Known
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, run_folder
 
 if TYPE_CHECKING:
     import ray.data
@@ -183,8 +184,8 @@ class _Build:
         name = new_run("frames")
         folder = run_folder(self._location, name)
         if not self._held.strangers():
-            runtime.Manifest.sweep(run_folder(self._location, ""), self._held.strangers)
-        manifest = runtime.Manifest(folder / "manifest")
+            Manifest.sweep(run_folder(self._location, ""), self._held.strangers)
+        manifest = Manifest(folder / "manifest")
         committers = _Committers.open(self._location, self._target.table, self._versions)
         try:
             manifest.write([_units(missing)])
@@ -209,7 +210,7 @@ class _Build:
             with suppress(OSError):
                 folder.rmdir()
 
-    def _graph(self, manifest: runtime.Manifest, plan: runtime.Plan) -> ray.data.Dataset:
+    def _graph(self, manifest: Manifest, plan: runtime.Plan) -> ray.data.Dataset:
         """manifest -> decoders, which write."""
         from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 

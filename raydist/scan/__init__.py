@@ -24,7 +24,6 @@ from raydist.config import Config
 from raydist.errors import UsageError
 from raydist.progress import Bar, bar
 from raydist.records import Remote, Report
-from raydist.report import new_run, run_folder, save
 from raydist.scan import far, resplit, told
 from raydist.scan import metadata as user_columns
 from raydist.scan.known import KnownFiles
@@ -37,6 +36,8 @@ from raydist.scan.wave import Waves, vanish
 from raydist.sections import Scan
 from raydist.store import compact, lease, read, roots, settings, splits, stale
 from raydist.store.forgotten import Forgotten
+from raydist.store.manifest import Manifest
+from raydist.store.runs import new_run, run_folder, save
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
@@ -81,7 +82,7 @@ def run(config: Config, request: Request) -> Report:
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
-        runtime.Manifest.sweep(run_folder(location, ""), held.others)
+        Manifest.sweep(run_folder(location, ""), held.others)
         notes = _moved(location, request.moved, remote) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name, remote)
         _refuse_archive(selections, location)
@@ -153,7 +154,7 @@ def _scan(
     )
     seen, walked = _Seen(), Walked()
     waves = Waves(location, cutting, known, seen.collided)
-    manifest = runtime.Manifest(run_folder(location, run_name) / "manifest")
+    manifest = Manifest(run_folder(location, run_name) / "manifest")
     try:
         with bar("looking for files") as progress:
             found = _found(selections, walked, os.path.realpath(location), config.source.remote())
@@ -281,7 +282,7 @@ def _refuse_archive(selections: list[Selection], location: str) -> None:
             )
 
 
-def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int, places: Mapping[str, str]) -> None:
+def _probe(config: Config, manifest: Manifest, waves: Waves, total: int, places: Mapping[str, str]) -> None:
     """Probe the files of the manifest and commit their rows wave by wave."""
     # For the few files of one unit Ray would take longer to start than they take.
     probed = _probed_here if manifest.rows == 1 else _probed_on_ray
@@ -298,7 +299,7 @@ def _probe(config: Config, manifest: runtime.Manifest, waves: Waves, total: int,
             waves.commit(rows, last=True)
 
 
-def _probed_here(config: Config, manifest: runtime.Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
+def _probed_here(config: Config, manifest: Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
     prober = Prober(places, config.limits())
     try:
         yield from (prober(unit) for unit in manifest.units())
@@ -306,7 +307,7 @@ def _probed_here(config: Config, manifest: runtime.Manifest, places: Mapping[str
         prober.close()
 
 
-def _probed_on_ray(config: Config, manifest: runtime.Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
+def _probed_on_ray(config: Config, manifest: Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
     """Run the graph manifest -> probes."""
     with runtime.session(config.ray) as resources:
         from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set

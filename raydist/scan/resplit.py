@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from raydist.clips import naming
-from raydist.report import run_folder
 from raydist.store import read, splits
+from raydist.store.runs import run_folder
 
 
 def deal_again(location: str) -> list[str]:

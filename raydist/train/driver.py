@@ -17,9 +17,9 @@ from raydist.errors import ResourceError, UsageError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import talk
 from raydist.records import Report
-from raydist.report import run_folder, save
 from raydist.sections import Train
 from raydist.store import lease, roots, settings, stale
+from raydist.store.runs import run_folder, save
 from raydist.train import Request, recipe
 from raydist.train.fit import fit, watched
 from raydist.train.prepare import Prepared, prepare

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from raydist.clips import near
 from raydist.clips.signature import HASH_VERSION
-from raydist.report import run_folder
 from raydist.store import lease, read, splits, sql
+from raydist.store.runs import run_folder
 
 _CLIP_COLUMNS = ["clip_key", "fingerprint", "clip_id", "video_id", "source_id", "split"]
 

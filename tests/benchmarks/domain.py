@@ -25,7 +25,7 @@ from raydist.config import Config, load
 from raydist.demo import films, tuning
 from raydist.demo.films import Counts
 from raydist.progress import talk
-from raydist.report import run_folder
+from raydist.store.runs import run_folder
 
 OLD = 240
 VAL = 300

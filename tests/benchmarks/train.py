@@ -39,7 +39,7 @@ from steps import write_model  # noqa: E402  # the benchmark of a step
 from raydist import caption, runtime, scan, train  # noqa: E402
 from raydist.config import Config, load  # noqa: E402
 from raydist.demo import films  # noqa: E402
-from raydist.report import run_folder  # noqa: E402
+from raydist.store.runs import run_folder  # noqa: E402
 from raydist.train import journal  # noqa: E402
 
 WAIT_GOAL = 0.05

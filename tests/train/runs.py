@@ -12,8 +12,8 @@ from archives import configure, rows, scanned, videos
 from raydist import caption, choice, train
 from raydist.config import Config
 from raydist.records import Report
-from raydist.report import run_folder
 from raydist.runtime import Resources
+from raydist.store.runs import run_folder
 from raydist.train import driver, journal, worker
 from raydist.train.loop import Keep
 from raydist.train.prepare import prepare

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raydist import report as reports
+from raydist import rendering as reports
 from raydist.records import Report
+from raydist.store import runs
 
 SCAN = Report(
     stage="scan",
@@ -50,13 +51,13 @@ def test_json_holds_counts_on_the_top_level_and_no_empty_parts() -> None:
 
 
 def test_a_report_is_kept_in_the_archive(tmp_path: Path) -> None:
-    path = reports.save(SCAN, str(tmp_path))
+    path = runs.save(SCAN, str(tmp_path))
     assert path == tmp_path / "runs" / SCAN.run / "report.json"
     assert json.loads(path.read_text(encoding="utf-8"))["failures"] == {"empty": 3, "not_a_video": 7}
 
 
 def test_runs_sort_by_time() -> None:
-    names = [reports.new_run("scan") for _ in range(3)]
+    names = [runs.new_run("scan") for _ in range(3)]
     assert names == sorted(set(names))
 
 

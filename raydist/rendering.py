@@ -1,39 +1,17 @@
-"""Reports: how a `records.Report` is rendered for a person, as JSON, and kept under `runs/`."""
+"""Reports: how a `records.Report` is rendered for a person and as JSON."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from raydist.records import REASONS, Report
-
-
-def new_run(stage: str) -> str:
-    """A name for a run that sorts by time: `embed-20260131T120000.123456`."""
-    return f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-
-
-def run_folder(location: str, run: str) -> Path:
-    """Folder of a run's files in the archive."""
-    return Path(location) / "runs" / run
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as one JSON object; empty parts are left out, counts are on the top level too."""
     values = {key: value for key, value in asdict(report).items() if value not in ({}, "", (), [])}
     return {**values, **{key: count for key, count in report.counts.items() if key not in values}}
-
-
-def save(report: Report, location: str) -> Path:
-    """Write the report to `runs/<run>/report.json` and return where it is."""
-    folder = run_folder(location, report.run)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.json"
-    path.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
 
 
 def render(report: Report) -> str:

@@ -1,0 +1,1 @@
+"""jobs: the jobs of a Ray cluster: list, logs, stop."""

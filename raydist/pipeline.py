@@ -1,0 +1,1 @@
+"""pipeline: all stages as one job that goes on where it stopped."""

@@ -1,0 +1,139 @@
+"""The Ray session that a stage runs in: a cluster that is there, or Ray on this machine alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from raydist.errors import ResourceError
+from raydist.runtime.planning import LIGHT_CPUS, Resources
+from raydist.sections import Ray
+
+_QUIET = {
+    # All of Ray's ports on loopback when it runs on this machine alone; by default they listen on the network.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # A worker that is slow to start on a busy machine is given up after 60 s, and the next one finds it busier still.
+    "RAY_worker_register_timeout_seconds": "300",
+}
+
+_SILENT = {
+    # Ray's C++ core writes to the driver's stderr whatever Python's logging says.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Warnings of the raylet are printed to the driver's stdout, where data goes; this is a pattern of what to drop.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+"""Unless `--debug` asks for it all."""
+
+
+@contextmanager
+def session(section: Ray) -> Iterator[Resources]:
+    """Connect to the cluster, or start Ray on this machine, and leave it as it was found.
+
+    Raises:
+        ResourceError: if the named cluster does not answer.
+    """
+    address = section.address or os.environ.get("RAY_ADDRESS", "")
+    wanted = ({} if address else _QUIET) | ({} if os.environ.get("RAYDIST_DEBUG") else _SILENT)
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    with interrupts_kept():
+        import ray  # after the environment is set, which Ray reads when it is imported
+
+    found = ray.is_initialized()
+    try:
+        if not found:
+            with interrupts_kept():
+                _start(section, address)
+        # What workers print, Ray prints to `sys.stdout`, where data goes.
+        with redirect_stdout(sys.stderr):
+            offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
+            nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]  # as above
+            yield Resources(cpus=offered.get("CPU", 0.0), gpus=offered.get("GPU", 0.0), nodes=nodes)
+    finally:
+        if not found:
+            ray.shutdown()
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end; a second one counts at once.
+
+    Amid imports and forks Python runs hooks whose exceptions it ignores: an interrupt that is raised there is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if seen:
+        raise KeyboardInterrupt
+
+
+def _start(section: Ray, address: str) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": bool(os.environ.get("RAYDIST_DEBUG"))}
+    if address:
+        try:
+            with _silence():
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ResourceError(
+                f"no Ray cluster answers at {address!r} ({error}): start one with `ray start --head`, "
+                "or leave out ray.address and RAY_ADDRESS to use this machine alone"
+            ) from error
+        return
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = section.cpus or available
+    extra: dict[str, Any] = {"_temp_dir": section.temp_dir} if section.temp_dir else {}
+    # One core more than there are, for the light tasks that wait for the disk: real ones are for decoding and encoding.
+    try:
+        with _silence():
+            ray.init(address="local", num_cpus=cores + int(LIGHT_CPUS), include_dashboard=False, **extra, **quiet)
+    except Exception as error:  # Ray raises no narrower type where a node does not come up in its 30 seconds
+        raise ResourceError(
+            f"Ray did not start on this machine ({error}): is it overloaded, out of memory, or `ray.temp_dir` too long "
+            "for a socket? Run this again; --debug shows what Ray says"
+        ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what Ray's C++ core and Lance's fork hook say at the start off the terminal; exceptions pass."""
+    if os.environ.get("RAYDIST_DEBUG"):
+        yield
+        return
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for stream, _ in kept:
+                os.dup2(nowhere.fileno(), stream)
+            yield
+        finally:
+            for stream, copy in kept:
+                os.dup2(copy, stream)
+                os.close(copy)

@@ -1,0 +1,1 @@
+"""submit: a verb as a job on a Ray cluster."""
