@@ -96,6 +96,7 @@ def ensure(
     if table:
         room.refuse_too_large(pairs, geometry, encoding, candidates, limit=limit)
     with lease.Lease(location, stage) as held:
+        Manifest.sweep(run_folder(location, ""), held.strangers)
         stale.repair_unless_scanning(location)
         build = _Build(config, pairs, target, stage, held, retry_failed=retry_failed)
         return build.run(limit)
@@ -183,8 +184,6 @@ class _Build:
         """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
         name = new_run("frames")
         folder = run_folder(self._location, name)
-        if not self._held.strangers():
-            Manifest.sweep(run_folder(self._location, ""), self._held.strangers)
         manifest = Manifest(folder / "manifest")
         committers = _Committers.open(self._location, self._target.table, self._versions)
         try:

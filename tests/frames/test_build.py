@@ -111,6 +111,15 @@ def test_a_second_build_decodes_nothing_and_starts_no_run(once: Made) -> None:
     assert not list((once.archive / "writers").glob("*"))
 
 
+def test_a_build_with_nothing_to_do_sweeps_up_after_one_that_was_killed_at_its_very_end(once: Made) -> None:
+    left = once.archive / "runs" / "frames-killed" / "manifest"
+    left.mkdir(parents=True)
+    (left / "part-000000.parquet").write_bytes(b"")
+    pairs = captioned_clips(str(once.archive), None)
+    assert ensure(settings(once.archive), pairs, GEOMETRY).decoded == 0
+    assert not left.exists()
+
+
 def test_the_size_is_said_first_and_is_that_on_the_disk(once: Made, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = captioned_clips(str(once.archive), "train")
     ensure(settings(once.archive), pairs, GEOMETRY)
