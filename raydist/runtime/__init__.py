@@ -1,19 +1,33 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
 from raydist.runtime.data import blocks, references, units_of
-from raydist.runtime.planning import ENCODER_CPUS, LIGHT_CPUS, SMALLEST_SHARE, Plan, Resources, plan
-from raydist.runtime.start import interrupts_kept, session
+from raydist.runtime.planning import (
+    ENCODER_CPUS,
+    LIGHT_CPUS,
+    SMALLEST_SHARE,
+    Node,
+    Plan,
+    Resources,
+    announce,
+    described,
+    plan,
+)
+from raydist.runtime.start import interrupts_kept, session, take_stops
 
 __all__ = [
     "ENCODER_CPUS",
     "LIGHT_CPUS",
     "SMALLEST_SHARE",
+    "Node",
     "Plan",
     "Resources",
+    "announce",
     "blocks",
+    "described",
     "interrupts_kept",
     "plan",
     "references",
     "session",
+    "take_stops",
     "units_of",
 ]

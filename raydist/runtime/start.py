@@ -49,10 +49,12 @@ def session(section: Ray) -> Iterator[Resources]:
         import ray  # after the environment is set, which Ray reads when it is imported
 
     found = ray.is_initialized()
+    stopped = signal.getsignal(signal.SIGTERM)
     try:
         if not found:
             with interrupts_kept():
                 _start(section, address)
+        take_stops()  # after Ray's start, which sets a handler of its own
         # What workers print, Ray prints to `sys.stdout`, where data goes.
         with redirect_stdout(sys.stderr):
             offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
@@ -61,6 +63,18 @@ def session(section: Ray) -> Iterator[Resources]:
     finally:
         if not found:
             ray.shutdown()
+        if threading.current_thread() is threading.main_thread() and stopped is not None:
+            signal.signal(signal.SIGTERM, stopped)
+
+
+def take_stops() -> None:
+    """Let SIGTERM, which a job gets that is stopped, do what Ctrl-C does: stages commit what is done and end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager
