@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -34,8 +34,20 @@ BATCH_GPU, BATCH_CPU = 64, 16
 """Clips per forward pass: a GPU is busy from there on; on a CPU more costs memory and brings no speed."""
 
 
-def run(config: Config, *, retry_failed: bool = False) -> Report:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actors:
+    """Who decodes and who encodes: the classes that Ray makes actors of, called with the arguments of these two."""
+
+    decoder: type[Decoder] = Decoder
+    embedder: type[Embedder] = Embedder
+
+
+def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()) -> Report:  # frozen
     """Embed every clip that the archive lacks for the model.
+
+    Args:
+        retry_failed: clips that failed before are tried again.
+        actors: a run of a million clips takes others, to see how everything else bears them.
 
     Raises:
         ArchiveError: no archive, or nothing was scanned into it.
@@ -64,7 +76,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
         try:
             manifest.write(_manifest(location, ledger))
             if manifest.rows:
-                plan = _run_graph(config, info, manifest, ledger)
+                plan = _run_graph(config, info, manifest, ledger, actors)
         except KeyboardInterrupt:
             talk.print(f"stopped; {ledger.rows:,} vectors of this run are kept, `raydist embed` goes on from there")
             raise
@@ -101,18 +113,17 @@ def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
         yield units(ledger.settled(clips.to_pylist(), files), files, size, seed)
 
 
-def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger) -> runtime.Plan:
+def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors) -> runtime.Plan:
     """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
     section = config.embed
     with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", ledger.expected) as progress:
         gpu = _use_gpu(section.device, resources)
         decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
         plan = runtime.plan(resources, workers=decoders, encoders=section.encoders, gpus=gpu)
-        places = roots.places(config.require_archive(), config.roots)
-        threads = max(1, int((resources.cpus - runtime.LIGHT_CPUS) // plan.encoders))
         ledger.start()
         try:
-            for reference, rows in runtime.references(_graph(config, info, manifest, plan, places, threads)):
+            dataset = _graph(config, info, manifest.dataset(), plan, _threads(resources, plan), actors)
+            for reference, rows in runtime.references(dataset):
                 ledger.add(reference, rows)
                 progress.advance(rows)
                 if ledger.due(section.commit_s, section.commit_rows):
@@ -123,40 +134,37 @@ def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledg
 
 
 def _graph(
-    config: Config,
-    info: ModelInfo,
-    manifest: Manifest,
-    plan: runtime.Plan,
-    places: Mapping[str, str],
-    threads: int,
+    config: Config, info: ModelInfo, units: ray.data.Dataset, plan: runtime.Plan, threads: int, actors: Actors
 ) -> ray.data.Dataset:
     """manifest -> decoders -> encoders."""
     from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
 
+    places = roots.places(config.require_archive(), config.roots)
     geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
     device = "cuda" if plan.encoder_gpus else "cpu"
-    return (
-        manifest.dataset()
-        .map_batches(
-            # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
-            Decoder,
-            fn_constructor_args=(places, geometry, config.limits()),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.workers),
-            num_cpus=plan.worker_cpus,
-        )
-        .map_batches(
-            # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
-            Embedder,
-            fn_constructor_args=(info.location, info.adapter, device, geometry, threads),
-            batch_size=config.embed.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.encoders),
-            num_cpus=runtime.ENCODER_CPUS,
-            num_gpus=plan.encoder_gpus,
-        )
+    return units.map_batches(
+        # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
+        actors.decoder,
+        fn_constructor_args=(places, geometry, config.limits()),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=plan.workers),
+        num_cpus=plan.worker_cpus,
+    ).map_batches(
+        # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
+        actors.embedder,
+        fn_constructor_args=(info.location, info.adapter, device, geometry, threads),
+        batch_size=config.embed.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=plan.encoders),
+        num_cpus=runtime.ENCODER_CPUS,
+        num_gpus=plan.encoder_gpus,
     )
+
+
+def _threads(resources: runtime.Resources, plan: runtime.Plan) -> int:
+    """Of an encoder that computes on CPUs: all cores, shared with the decoders by the system."""
+    return max(1, int((resources.cpus - runtime.LIGHT_CPUS) // plan.encoders))
 
 
 def _use_gpu(device: str, resources: runtime.Resources) -> bool:

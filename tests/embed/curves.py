@@ -1,0 +1,141 @@
+"""curves: one embed run in a process of its own, and how much memory its processes have while it lasts.
+
+    python tests/embed/curves.py ARCHIVE RAY_FOLDER REPORT [SETTING ...]
+
+embeds with stand-ins on a Ray of its own and writes the report. `watched` starts that and samples it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "embed")]
+
+from raydist.store import read  # noqa: E402  # after the path is set
+
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "embed")]),
+}
+MIB = 1 << 20
+
+
+@dataclass
+class Curves:
+    """What was sampled; a list holds a number a sample."""
+
+    seconds: list[float] = field(default_factory=list)
+    clips: list[int] = field(default_factory=list)
+    """Committed."""
+    own_mib: dict[str, list[float]] = field(default_factory=dict)
+    """Role -> anonymous memory of its largest process: what it holds itself, Ray's object store left out."""
+    store_mib: list[float] = field(default_factory=list)
+    """Shared memory of the raylet: the object store."""
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def growth_mib(self, role: str, after: float = 0.25) -> float:
+        """How much higher the median of a role's last quarter lies than that of the quarter from `after` on."""
+        sampled = self.between(role, after, after + 0.25), self.between(role, 0.75, 1.0)
+        first, last = (sorted(values)[len(values) // 2] for values in sampled)
+        return last - first
+
+    def between(self, role: str, low: float, high: float) -> list[float]:
+        """Samples of a role while this part of all clips was committed."""
+        total = max(self.clips)
+        pairs = zip(self.clips, self.own_mib[role], strict=True)
+        return [value for done, value in pairs if low * total <= done <= high * total and done > 0]
+
+
+def watched(archive: Path, temporary: Path, *settings: str, every_s: float = 2.0) -> Curves:
+    """Run and sample; the curves hold the report too."""
+    result = temporary / "report.json"
+    command = [sys.executable, __file__, str(archive), str(temporary / "ray"), str(result), *settings]
+    curves, began = Curves(), time.monotonic()
+    sampled: dict[str, list[float]] = defaultdict(list)
+    driver = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT})
+    try:
+        while driver.poll() is None:
+            roles, store = _memory(driver.pid)
+            curves.seconds.append(round(time.monotonic() - began, 2))
+            curves.clips.append(_committed(archive))
+            curves.store_mib.append(store)
+            for role in {*roles, *sampled}:
+                held = sampled[role]
+                held += [0.0] * (len(curves.seconds) - 1 - len(held))
+                held.append(roles.get(role, 0.0))
+            with suppress(subprocess.TimeoutExpired):
+                driver.wait(every_s)
+    finally:
+        if driver.poll() is None:
+            driver.terminate()
+            driver.wait(60)
+    if driver.returncode:
+        raise RuntimeError(f"the run ended with {driver.returncode}")
+    curves.own_mib = dict(sampled)
+    curves.report = json.loads(result.read_text())
+    return curves
+
+
+def _memory(pid: int) -> tuple[dict[str, float], float]:
+    """MiB of the largest process of each role, and of the object store."""
+    roles: dict[str, float] = defaultdict(float)
+    store = 0.0
+    with suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(pid)
+        for process in [driver, *driver.children(recursive=True)]:
+            with suppress(psutil.Error, OSError, KeyError):
+                role = "driver" if process.pid == pid else _role(process)
+                status = dict(
+                    line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                )
+                roles[role] = max(roles[role], int(status["RssAnon"].split()[0]) / 1024)
+                if role == "raylet":
+                    store = int(status["RssShmem"].split()[0]) / 1024
+    return dict(roles), store
+
+
+def _role(process: psutil.Process) -> str:
+    line = process.cmdline()
+    name = Path(line[0]).name if line else ""
+    if name in ("gcs_server", "raylet"):
+        return name.removesuffix("_server")
+    if "ray::" in line[0]:
+        return "decoder" if "Decoder" in line[0] else "embedder" if "Embedder" in line[0] else "worker"
+    return "other"
+
+
+def _committed(archive: Path) -> int:
+    location = str(archive)
+    return sum(read.count_rows(location, f"embeddings_{key}") for key in read.model_keys(location))
+
+
+def main() -> None:
+    """The driver."""
+    import synthetic
+    from stand_ins import STAND_INS
+
+    from raydist.embed import graph
+    from raydist.rendering import as_json
+
+    archive, temporary, result, *settings = sys.argv[1:]
+    began = time.time()
+    report = graph.run(synthetic.configure(Path(archive), f"ray.temp_dir={temporary}", *settings), actors=STAND_INS)
+    Path(result).write_text(json.dumps({"launched": began, "ended": time.time(), **as_json(report)}))
+
+
+if __name__ == "__main__":
+    main()

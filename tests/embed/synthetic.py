@@ -1,0 +1,98 @@
+"""synthetic: a real archive of videos and clips that do not exist, written through the product's own store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+
+from raydist.clips import naming
+from raydist.config import Config, load
+from raydist.records import Span
+from raydist.store import commit, roots, schema, settings
+
+ROOT = "v"
+CLIP_MS = 30_000
+CLIPS_A_VIDEO = 25
+_ROWS_A_FRAGMENT = 250_000
+
+
+def configure(archive: Path, *changes: str) -> Config:
+    """Settings of an embed run with `tiny`."""
+    return load(changes=changes, options={"archive": str(archive), "embed.model": "tiny"}, environment={}).config
+
+
+def write(archive: Path, clips: int) -> Path:
+    """An archive of so many clips of 30 s, 25 a video."""
+    archive.mkdir(parents=True)
+    location = str(archive)
+    settings.create_or_open(location, {"clip_seconds": 30.0})
+    (archive.parent / "videos").mkdir(exist_ok=True)
+    roots.remember(location, {ROOT: str(archive.parent / "videos")})
+    for name, of in (("videos", schema.VIDEOS), ("clips", schema.CLIPS)):
+        committer = commit.Committer(location, name, of)
+        for start in range(0, clips, _ROWS_A_FRAGMENT):
+            numbers = range(start, min(clips, start + _ROWS_A_FRAGMENT))
+            rows = _videos(numbers) if name == "videos" else _clips(numbers)
+            committer.commit(commit.write_fragments(location, name, rows, of))
+    return archive
+
+
+def _fingerprint(video: int) -> str:
+    return blake2b(b"video %d" % video, digest_size=16).hexdigest()
+
+
+def _videos(clips: range) -> pa.Table:
+    """The videos of these clips."""
+    numbers = range(clips.start // CLIPS_A_VIDEO, -(-clips.stop // CLIPS_A_VIDEO))
+    count = len(numbers)
+    paths = [f"{number // 1000:04}/{number:08}.mp4" for number in numbers]
+    given = {
+        "video_id": [naming.video_id(ROOT, path) for path in paths],
+        "root": [ROOT] * count,
+        "path": paths,
+        "state": ["ok"] * count,
+        "bytes": [1] * count,
+        "file_fingerprint": [_fingerprint(number) for number in numbers],
+        "duration_s": [CLIPS_A_VIDEO * CLIP_MS / 1000] * count,
+    }
+    return _filled(given, schema.VIDEOS, count)
+
+
+def _clips(numbers: range) -> pa.Table:
+    rows: dict[str, list[object]] = {name: [] for name in ("clip_id", "clip_key", "video_id", "start_ms", "end_ms")}
+    fingerprints = []
+    for number in numbers:
+        video, index = divmod(number, CLIPS_A_VIDEO)
+        video_id = naming.video_id(ROOT, f"{video // 1000:04}/{video:08}.mp4")
+        span = Span(start_ms=index * CLIP_MS, end_ms=(index + 1) * CLIP_MS)
+        clip_id = naming.clip_id(video_id, span)
+        values = (clip_id, naming.clip_key(clip_id), video_id, span.start_ms, span.end_ms)
+        for column, value in zip(rows.values(), values, strict=True):
+            column.append(value)
+        fingerprints.append(naming.clip_fingerprint(_fingerprint(video), span))
+    count = len(numbers)
+    starts = [number % CLIPS_A_VIDEO * CLIP_MS / 1000 for number in numbers]
+    given = {
+        **rows,
+        "fingerprint": fingerprints,
+        "start_s": starts,
+        "end_s": [start + CLIP_MS / 1000 for start in starts],
+        "duration_s": [CLIP_MS / 1000] * count,
+        "clip_index": [number % CLIPS_A_VIDEO for number in numbers],
+        "source_id": rows["video_id"],
+        "source_start_s": starts,
+        "split": ["train"] * count,
+    }
+    return _filled(given, schema.CLIPS, count)
+
+
+def _filled(given: dict[str, list[object]], of: pa.Schema, count: int) -> pa.Table:
+    moment = datetime.now(UTC)
+    columns = []
+    for field in of:
+        values = given.get(field.name, [moment if pa.types.is_timestamp(field.type) else None] * count)
+        columns.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(columns, schema=of)
