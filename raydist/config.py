@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from raydist import address
 from raydist.errors import ConfigError, UsageError
 from raydist.records import Limits
 from raydist.sections import Caption, Decode, Dedup, Embed, Eval, Ray, Scan, Search, Section, Source, Train
@@ -24,11 +26,13 @@ DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
 """Variables that are no settings of a run."""
 
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/(?!\.{1,2}(/|$))[A-Za-z0-9_.=-]+)*")
+
 
 class Config(Section):
     """All settings of a run."""
 
-    archive: str = Field(default="", description="folder of the archive")
+    archive: str = Field(default="", description="folder of the archive, or its s3:// or gs:// address")
     max_failed: float = Field(
         default=0.10, ge=0, le=1, description="share of failures from which on a stage exits with 1"
     )
@@ -57,19 +61,43 @@ class Config(Section):
         )
 
     def require_archive(self) -> str:
-        """The archive's location.
+        """The archive's location: an absolute path, or an address in a bucket (`s3://`, `gs://`).
 
         Raises:
-            UsageError: if none was named.
+            UsageError: if none was named, or an address that cannot hold one.
         """
         if not self.archive:
             raise UsageError(
                 "no archive was named: expected --archive FOLDER, RAYDIST_ARCHIVE, "
                 'or `archive = "FOLDER"` in ./raydist.toml'
             )
-        if "://" in self.archive:
-            raise UsageError(f"archive = {self.archive!r}: expected a folder; an address cannot hold an archive yet")
-        return str(Path(self.archive).expanduser().absolute())
+        return archive_location(self.archive)
+
+
+def archive_location(given: str) -> str:
+    """Where an archive lies, in the one way to write it.
+
+    Raises:
+        UsageError: an address that is none, holds a secret, or cannot hold an archive.
+    """
+    problem = address.not_read(given)
+    if not problem and "://" not in given:
+        return str(Path(given).expanduser().absolute())
+    shown = address.public(given)
+    if not problem and address.scheme_of(given) not in address.BUCKETS:
+        problem = f"{shown!r} cannot hold an archive: expected a folder, s3://BUCKET/PATH or gs://BUCKET/PATH"
+    if problem:
+        raise UsageError(f"archive: {problem}")
+    try:
+        place = address.plain(given)
+    except ValueError as error:
+        raise UsageError(f"archive: {error}") from error
+    if not _PLAIN_KEY.fullmatch(place.partition("://")[2]):
+        raise UsageError(
+            f"archive = {shown!r}: expected BUCKET/PATH of letters, digits and `-_.=` between single slashes; clients "
+            "write other characters in different ways and would not find what another wrote"
+        )
+    return place
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -147,8 +148,27 @@ def test_no_archive_says_the_three_ways_to_name_one() -> None:
 def test_an_archive_is_a_folder_wherever_the_process_goes(tmp_path: Path) -> None:
     assert load("archive=a").config.require_archive() == str(tmp_path / "a")
     assert load("archive=~/a").config.require_archive() == str(Path.home() / "a")
-    with pytest.raises(UsageError, match="s3://bucket/a"):
-        load("archive=s3://bucket/a").config.require_archive()
+
+
+def test_an_archive_may_lie_in_a_bucket_and_has_one_spelling() -> None:
+    assert load("archive=S3://bucket/a/").config.require_archive() == "s3://bucket/a"
+    assert load("archive=gs://bucket").config.require_archive() == "gs://bucket"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("s3a://bucket/a", "did you mean 's3://bucket/a'"),
+        ("https://host/a", "cannot hold an archive: expected a folder, s3://BUCKET/PATH"),
+        ("s3://someone:hunter2@bucket/a", "Credentials come from the usual places"),
+        ("s3://bucket/a b", "expected BUCKET/PATH of letters"),
+        ("s3://bucket/../a", "expected BUCKET/PATH of letters"),
+    ],
+)
+def test_an_address_that_cannot_hold_an_archive_is_refused(given: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)) as refused:
+        load(f"archive={given}").config.require_archive()
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("name", "near"), [("RAYDIST_ARCHIV", "RAYDIST_ARCHIVE"), ("RAYDIST_MAX_FAILD", "MAX_FAILED")])

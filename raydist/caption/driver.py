@@ -35,7 +35,7 @@ from raydist.progress import Bar, bar, talk
 from raydist.records import Report
 from raydist.store import compact, lease, pending, read, roots, stale
 from raydist.store.manifest import Manifest
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.runs import new_run, save
 
 if TYPE_CHECKING:
     import ray.data
@@ -88,7 +88,7 @@ def run(config: Config, wanted: Wanted) -> Report:
     name = new_run("caption")
     with lease.Lease(location, VERB) as held:
         _require_alone(location, held)
-        Manifest.sweep(run_folder(location, ""), held.others)
+        Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, job.origin, job.prompt.hash)
         recovered = ledger.recover()
@@ -205,7 +205,7 @@ def _estimated(config: Config, job: Job, found: pending.Pending, count: int) -> 
 def _work(config: Config, job: Job, found: pending.Pending, ledger: Ledger, name: str, count: int) -> limits.Spent:
     """Ask about `count` clips; what the gate counted."""
     location = config.require_archive()
-    manifest = Manifest(run_folder(location, name) / "manifest")
+    manifest = Manifest.of_run(location, name)
     try:
         manifest.write(_manifest(location, found, count, ledger))
         if not manifest.rows:

@@ -138,7 +138,7 @@ def redact(location: str, traces: Traces) -> list[str]:
     """
     changed: list[str] = []
     top = run_folder(location, "")
-    Manifest.sweep(top, list)
+    Manifest.sweep(location, list)
     shown = {run for run in top.glob("*") if run.is_dir() and _shows(run, traces.target)}
     for file in sorted([*_files(top), *_pages(Path(location))]):
         if _redacted(file, traces):

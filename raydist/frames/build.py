@@ -96,7 +96,7 @@ def ensure(
     if table:
         room.refuse_too_large(pairs, geometry, encoding, candidates, limit=limit)
     with lease.Lease(location, stage) as held:
-        Manifest.sweep(run_folder(location, ""), held.strangers)
+        Manifest.sweep(location, held.strangers)
         stale.repair_unless_scanning(location)
         build = _Build(config, pairs, target, stage, held, retry_failed=retry_failed)
         return build.run(limit)

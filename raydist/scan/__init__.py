@@ -37,7 +37,7 @@ from raydist.sections import Scan
 from raydist.store import compact, lease, read, roots, settings, splits, stale
 from raydist.store.forgotten import Forgotten
 from raydist.store.manifest import Manifest
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.runs import new_run, save
 
 WAVE_FILES = 20_000
 WAVE_S = 60.0
@@ -82,7 +82,7 @@ def run(config: Config, request: Request) -> Report:
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
     with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
-        Manifest.sweep(run_folder(location, ""), held.others)
+        Manifest.sweep(location, held.others)
         notes = _moved(location, request.moved, remote) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name, remote)
         _refuse_archive(selections, location)
@@ -154,7 +154,7 @@ def _scan(
     )
     seen, walked = _Seen(), Walked()
     waves = Waves(location, cutting, known, seen.collided)
-    manifest = Manifest(run_folder(location, run_name) / "manifest")
+    manifest = Manifest.of_run(location, run_name)
     try:
         with bar("looking for files") as progress:
             found = _found(selections, walked, os.path.realpath(location), config.source.remote())

@@ -5,6 +5,7 @@ Every path of the store is built here by joining strings with `/`, so that a URI
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -36,4 +37,27 @@ def folder(location: str) -> Path:
 
 def table_uri(location: str, table: str) -> str:
     """Where a table lies, so that `lancedb.connect(location)` lists it."""
+    prepare(location)
     return join(location, f"{table}.lance")
+
+
+def prepare(location: str) -> None:
+    """Say a bucket's server in the environment in the way that all clients read; called before one is opened.
+
+    Lance, obstore and pyarrow take endpoint, region and credentials from the process's environment, on the driver and
+    on every node, so no key travels with a task. They differ in a few names, which are levelled here.
+    """
+    if not location.startswith("s3://"):
+        return
+    known = os.environ
+    server = known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL", "")
+    if not server:
+        return
+    wanted = {"AWS_ENDPOINT_URL": server}
+    if server.startswith("http://"):
+        wanted["AWS_ALLOW_HTTP"] = "true"
+    if not (known.get("AWS_REGION") or known.get("AWS_DEFAULT_REGION")):
+        wanted["AWS_REGION"] = "us-east-1"  # what S3-compatible servers mostly take for their only one
+    for name, value in wanted.items():
+        if known.get(name) != value:
+            known[name] = value

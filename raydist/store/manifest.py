@@ -5,66 +5,83 @@ Writes    `runs/<run>/manifest/part-*.parquet`, deleted when the run is over
 
 from __future__ import annotations
 
-import shutil
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydist.runtime import units_of
+from raydist.store import buckets, objects, runs
+from raydist.store.location import is_uri, join
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
+_NAME = "manifest"
+_LEFT = f"*/{_NAME}/part-*.parquet"
+
 
 class Manifest:
-    """Units of work on disk, in Parquet files of a bounded size; a row is what one task gets."""
+    """Units of work in Parquet files of a bounded size, in a folder or a bucket; a row is what one task gets."""
 
-    def __init__(self, folder: Path, rows_per_file: int = 4096) -> None:
-        self.folder = folder
+    def __init__(self, place: str | Path, rows_per_file: int = 4096) -> None:
+        self.place = str(place)
         self.rows = 0
         self._rows_per_file = rows_per_file
+
+    @classmethod
+    def of_run(cls, location: str, run: str, rows_per_file: int = 4096) -> Manifest:
+        """A run's manifest in the archive, which workers on every machine read."""
+        return cls(join(location, runs.FOLDER, run, _NAME), rows_per_file)
 
     def write(self, tables: Iterable[pa.Table]) -> Manifest:
         """Write all units; tables may be of any size."""
         import pyarrow.parquet as pq
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         number = 0
         for table in tables:
             for start in range(0, table.num_rows, self._rows_per_file):
                 part = table.slice(start, self._rows_per_file)
-                pq.write_table(part, self.folder / f"part-{number:06d}.parquet")
+                data = io.BytesIO()
+                pq.write_table(part, data)
+                objects.replace(self.place, f"part-{number:06d}.parquet", data.getvalue())
                 self.rows += part.num_rows
                 number += 1
         return self
 
     @staticmethod
-    def sweep(runs: Path, others: Callable[[], Sequence[object]]) -> None:
+    def sweep(location: str, others: Callable[[], Sequence[object]]) -> None:
         """Delete what runs that were killed left behind, unless `others` are at work.
 
-        In this order: a run that wrote one of the folders and is alive has had its lease before, so it is noticed.
+        In this order: a run that wrote one of the manifests and is alive has had its lease before, so it is noticed.
         """
-        left = list(runs.glob("*/manifest"))
+        left = runs.listed(location, _LEFT)
         if left and not others():
-            for folder in left:
-                shutil.rmtree(folder, ignore_errors=True)
+            for run in {name.partition("/")[0] for name in left}:
+                runs.discard(location, run, [f"{_NAME}/**"])
 
     def units(self) -> Iterator[pa.Table]:
         """The units one by one, for so few that Ray is not worth its start."""
         import pyarrow.parquet as pq
 
-        for path in sorted(self.folder.glob("part-*.parquet")):
-            table = pq.read_table(path)
+        for name in self._parts():
+            table = pq.read_table(io.BytesIO(objects.read(self.place, name) or b""))
             yield from (table.slice(row, 1) for row in range(table.num_rows))
 
     def dataset(self) -> ray.data.Dataset:
         """The units as a lazily read dataset of one unit a block."""
-        return units_of(sorted(str(path) for path in self.folder.glob("part-*.parquet")))
+        parts = [join(self.place, name) for name in self._parts()]
+        if not is_uri(self.place):
+            return units_of(parts)
+        return units_of([part.partition("://")[2] for part in parts], buckets.file_system(self.place))
 
     def remove(self) -> None:
         """Delete the files; the run is over."""
-        for path in self.folder.glob("part-*.parquet"):
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        for name in self._parts():
+            objects.delete(self.place, name)
+        if not is_uri(self.place) and Path(self.place).is_dir():
+            Path(self.place).rmdir()
+
+    def _parts(self) -> list[str]:
+        return sorted(entry.name for entry in objects.entries(self.place, "") if entry.name.startswith("part-"))

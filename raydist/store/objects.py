@@ -1,7 +1,7 @@
 """Small files beside the tables: created only if absent, replaced, listed, deleted.
 
 Promises  `create` succeeds for exactly one of any number of callers and nobody ever reads half a file. This is the one
-          seam for object stores: a conditional put stands for `create` there.
+          seam for object stores: a conditional put stands for `create` there (see `buckets`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from raydist.errors import StoreError
+from raydist.store import buckets
 from raydist.store.location import folder, is_uri
 
 
@@ -26,6 +26,8 @@ class Entry:
 
 def create(location: str, name: str, data: bytes) -> bool:
     """Write a file that must not exist; False if it does."""
+    if is_uri(location):
+        return buckets.create(location, name, data)
     path = _path(location, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _written(path, data)
@@ -42,6 +44,9 @@ def create(location: str, name: str, data: bytes) -> bool:
 
 def replace(location: str, name: str, data: bytes) -> None:
     """Write a file, whether or not it is there."""
+    if is_uri(location):
+        buckets.replace(location, name, data)
+        return
     path = _path(location, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     _written(path, data).replace(path)
@@ -49,6 +54,8 @@ def replace(location: str, name: str, data: bytes) -> None:
 
 def read(location: str, name: str) -> bytes | None:
     """A file's bytes, None if there is none."""
+    if is_uri(location):
+        return buckets.read(location, name)
     try:
         return _path(location, name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -57,25 +64,30 @@ def read(location: str, name: str) -> bytes | None:
 
 def delete(location: str, name: str) -> None:
     """Delete a file; nothing happens if there is none."""
+    if is_uri(location):
+        buckets.delete(location, name)
+        return
     _path(location, name).unlink(missing_ok=True)
 
 
 def entries(location: str, prefix: str) -> list[Entry]:
-    """The files below `prefix`, a folder; [] if there is none."""
+    """The files directly below `prefix`, a folder ("" is the location); [] if there is none."""
+    if is_uri(location):
+        listed = [(file["path"], file["last_modified"].timestamp()) for file in buckets.direct(location, prefix)]
+        return [Entry(name=name, modified_s=at) for name, at in listed if not name.rpartition("/")[2].startswith(".")]
     found = []
+    above = f"{prefix}/" if prefix else ""
     try:
         with os.scandir(_path(location, prefix)) as listing:
             for entry in listing:
                 if not entry.name.startswith("."):
-                    found.append(Entry(name=f"{prefix}/{entry.name}", modified_s=entry.stat().st_mtime))
+                    found.append(Entry(name=f"{above}{entry.name}", modified_s=entry.stat().st_mtime))
     except FileNotFoundError:  # the folder, or a file that was deleted while it was listed
         return found if not _path(location, prefix).is_dir() else entries(location, prefix)
     return found
 
 
 def _path(location: str, name: str) -> Path:
-    if is_uri(location):
-        raise StoreError(f"{location!r} is an object store, which cannot hold an archive yet; give a folder")
     return folder(location) / name
 
 
