@@ -50,6 +50,9 @@ class Decode(Section):
     threads: int = Field(
         default=1, ge=1, le=16, description="threads of a decoder for 4K pictures and larger; clips run side by side"
     )
+    cpus: float = Field(
+        default=0.0, ge=0, le=64, description="logical cores of a decoding process; 0: one, or less where that fits all"
+    )
     hwaccel: str = Field(
         default="",
         pattern="^(|cuda|vaapi|qsv|videotoolbox|vulkan|drm|amf)$",
@@ -97,6 +100,12 @@ class Embed(Section):
     batch: int = Field(default=0, ge=0, description="clips per forward pass; 0: 64 on a GPU, 16 on a CPU")
     decoders: int = Field(default=0, ge=0, description="decoding processes in the cluster; 0: one a core")
     encoders: int = Field(default=0, ge=0, description="encoder processes in the cluster; 0: one a GPU, or one a node")
+    encoder_cpus: float = Field(
+        default=0.5, ge=0.1, le=1024, description="logical cores of an encoder, or kept from decoders beside its GPU"
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="threads of an encoder on CPUs; 0: its share of the cores"
+    )
     commit_s: float = Field(default=60.0, gt=0, description="seconds between commits")
     commit_rows: int = Field(default=100_000, ge=1, description="rows after which a commit comes sooner")
 
@@ -238,5 +247,24 @@ class Ray(Section):
     """[ray] where the work runs."""
 
     address: str = Field(default="", description="of a Ray cluster; empty: RAY_ADDRESS, else this machine alone")
+    max_cpus: int = Field(
+        default=0,
+        ge=0,
+        description="CPUs that the cluster may grow to by itself; 0: as its autoscaler says, if it does",
+    )
+    max_gpus: int = Field(
+        default=0,
+        ge=0,
+        description="GPUs that the cluster may grow to by itself; 0: as its autoscaler says, if it does",
+    )
     cpus: int = Field(default=0, ge=0, description="cores to use on this machine alone; 0: all")
     temp_dir: str = Field(default="", description="folder for Ray's own files on this machine; empty: Ray's choice")
+    object_store_gb: float = Field(
+        default=0.0, ge=0, description="memory of Ray's object store on this machine alone; 0: Ray's choice"
+    )
+    spill_dir: str = Field(
+        default="", description="folder for objects that do not fit there, on this machine alone; empty: temp_dir"
+    )
+    spill_until: float = Field(
+        default=0.95, gt=0, le=1, description="share of that disk in use, by anybody, from which on nothing goes there"
+    )

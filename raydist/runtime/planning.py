@@ -1,10 +1,25 @@
-"""How many processes a run uses, and what each takes of the cluster."""
+"""How many processes a run uses, and what each takes of the cluster.
+
+Reads     the nodes of the cluster (CPUs, GPUs, memory, object store), what it may grow to, and a stage's settings
+Promises  what a plan takes fits into the nodes that are there, node by node: more would wait for ever. A cluster that
+          grows by itself is asked for more, never refused
+
+Decoders go where there are CPUs, encoders where there are GPUs. Ray gives work without a GPU to nodes without one first
+(its `scheduler_avoid_gpu_nodes`), so decoders reach a GPU's node only when the others are full, and cores that its
+encoders need are kept out of the count.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raydist.errors import ResourceError
+from raydist.progress import talk
+
+if TYPE_CHECKING:
+    from ray.data import ActorPoolStrategy
 
 LIGHT_CPUS = 1.0
 """Kept free for reading the manifest: a plan whose actors hold every core would wait for ever."""
@@ -15,6 +30,27 @@ ENCODER_CPUS = 0.5
 SMALLEST_SHARE = 0.05
 """Logical cores under which a decoder is not worth starting."""
 
+WORKER_MB = 350
+"""Memory of a decoding process besides what `decode.memory_mb` allows its child: an actor, and the child's start."""
+
+SMALL_STORE = 1 << 30
+"""Bytes of a node's object store under which frames of the batches under way go to its disk."""
+
+_PARTS = 1000
+"""Ray counts in ten-thousandths of a core; this counts in thousandths, rounded down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What one machine offers."""
+
+    cpus: float
+    gpus: float = 0.0
+    memory_bytes: int = 0
+    """For processes; 0: unknown."""
+    store_bytes: int = 0
+    """Of the object store; 0: unknown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
@@ -23,6 +59,48 @@ class Resources:
     cpus: float
     gpus: float
     nodes: int
+    each: tuple[Node, ...] = ()
+    """Those nodes; empty: all alike."""
+    max_cpus: float = 0.0
+    """What it may grow to by itself, its present CPUs included; no more than these: it does not grow."""
+    max_gpus: float = 0.0
+
+    @property
+    def grows(self) -> bool:
+        """Whether more machines come when work waits for them."""
+        return self.max_cpus > self.cpus or self.max_gpus > self.gpus
+
+    @property
+    def most_cpus(self) -> float:
+        """Now, or once it has grown."""
+        return max(self.cpus, self.max_cpus)
+
+    @property
+    def most_gpus(self) -> float:
+        """Now, or once it has grown."""
+        return max(self.gpus, self.max_gpus)
+
+    def machines(self) -> tuple[Node, ...]:
+        """The nodes that are there."""
+        count = max(1, self.nodes)
+        whole, rest = divmod(int(self.gpus), count)
+        return self.each or tuple(Node(cpus=self.cpus / count, gpus=whole + (at < rest)) for at in range(count))
+
+    def use_gpu(self, device: str, setting: str) -> bool:
+        """Whether a stage computes on GPUs.
+
+        Args:
+            device: `auto`, `cpu` or `cuda`, the value of `setting`.
+
+        Raises:
+            ResourceError: `cuda`, and the cluster has no GPU and will get none.
+        """
+        if device == "cuda" and self.most_gpus < 1:
+            raise ResourceError(
+                f"{setting}=cuda, but the cluster has no GPU: add one, or set {setting}=cpu (a cluster that gets GPU "
+                "nodes when they are asked for: set ray.max_gpus)"
+            )
+        return device != "cpu" and self.most_gpus >= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,41 +111,211 @@ class Plan:
     worker_cpus: float
     encoders: int = 0
     encoder_gpus: float = 0.0
+    encoder_cpus: float = 0.0
+    """What Ray is asked for: nothing with a GPU, so that no decoder can keep an encoder from its GPU."""
+    least_workers: int = 0
+    """Of the pool at its start, where the cluster grows; 0: `workers`."""
+    least_encoders: int = 0
+    threads: int = 1
+    """Of an encoder on CPUs."""
+
+    def worker_pool(self) -> ActorPoolStrategy:
+        """Of decoders; it grows with the cluster."""
+        return _pool(self.least_workers, self.workers)
+
+    def encoder_pool(self) -> ActorPoolStrategy:
+        """Of encoders; it grows with the cluster."""
+        return _pool(self.least_encoders, self.encoders)
 
 
 def plan(
     resources: Resources,
     *,
-    workers: int,
+    workers: int = 0,
+    units: int = 0,
+    worker_cpus: float = 0.0,
+    memory_mb: int = 0,
     encoders: int | None = None,
     gpus: bool = False,
-    encoder_cpus: float = ENCODER_CPUS,
+    encoder_cpus: float | None = None,
+    threads: int = 0,
 ) -> Plan:
     """Fit processes into the cluster. A count of 0 means as many as fit; `encoders=None` means none.
 
+    Args:
+        units: of work; more workers would have nothing to do. 0: any number.
+        worker_cpus: logical cores of a worker; 0: one, or less where that many would not fit.
+        memory_mb: what a worker's child may use; as many workers as fit into the nodes' memory, unless `workers` says
+            how many. 0: do not look.
+        gpus: encoders take a GPU each.
+        encoder_cpus: logical cores of an encoder, or kept free beside its GPU; None: as is usual.
+        threads: of an encoder on CPUs; 0: its share of the cores.
+
     Raises:
-        ResourceError: if the cluster cannot run it; such a plan would wait for ever.
+        ResourceError: if the cluster cannot run it, now or grown; such a plan would wait for ever.
     """
-    if encoders == 0:
-        encoders = int(resources.gpus) if gpus else max(1, min(resources.nodes, int(resources.cpus // 2)))
-    encoder_count = encoders or 0
-    if gpus and encoder_count > resources.gpus:
-        raise ResourceError(
-            f"{encoder_count} encoders need a GPU each, the cluster has {resources.gpus:g}: "
-            "lower embed.encoders, or set embed.device=cpu"
-        )
-    worker_count = workers or max(1, int(resources.cpus - LIGHT_CPUS))
-    share = (resources.cpus - LIGHT_CPUS - encoder_cpus * encoder_count) / worker_count
-    if share < SMALLEST_SHARE:
-        needed = LIGHT_CPUS + encoder_cpus * encoder_count + SMALLEST_SHARE * worker_count
-        raise ResourceError(
-            f"the cluster has {resources.cpus:g} CPUs; {worker_count} workers and {encoder_count} encoders need at "
-            f"least {needed:g}: add CPUs, or lower their numbers"
-        )
-    # Rounded down: Ray counts in ten-thousandths, and a sum above the total would never be scheduled.
+    encoder_count, least_encoders = _encoders(resources, encoders, gpus)
+    each = ENCODER_CPUS if encoder_cpus is None else encoder_cpus
+    machines = resources.machines()
+    free = _left_to_workers(machines, least_encoders, each, gpus)
+    # One a core; half a core beside an encoder is one too: decoders and encoders are seldom busy at once.
+    wanted = workers or max(1, sum(int(cores + 0.5) for cores in free or ()))
+    fraction = min(1.0, _fit_memory(machines, memory_mb) / wanted) if memory_mb and not workers else 1.0
+    wanted = min(max(1, int(wanted * fraction)), units or wanted)
+    if resources.grows:
+        share = worker_cpus or 1.0
+        fits = _room(free or (), share)
+        most = _grown(resources, encoder_count * each, workers, share, fraction)
+        most = min(most, units or most)
+    else:
+        fits, share = _share(free or (), wanted, worker_cpus)
+        if fits < wanted:
+            raise _refused(resources, wanted, encoder_count, each, worker_cpus)
+        most = wanted
+    if not gpus and encoder_count and share == each:
+        share -= 1 / _PARTS  # Ray would make one actor of a decoder and an encoder that ask for the same
+    cores = int((resources.cpus - LIGHT_CPUS) // max(1, least_encoders))
     return Plan(
-        workers=worker_count,
-        worker_cpus=int(min(1.0, share) * 1000) / 1000,
+        workers=most,
+        worker_cpus=share,
         encoders=encoder_count,
         encoder_gpus=1.0 if gpus else 0.0,
+        encoder_cpus=0.0 if gpus or not encoder_count else each,
+        least_workers=max(1, min(fits, most)),
+        least_encoders=least_encoders,
+        threads=threads or max(1, min(cores, int(max(node.cpus for node in machines)))),
+    )
+
+
+def announce(made: Plan, resources: Resources, *, what: str = "decoders", batch: int = 0) -> None:
+    """Say the plan on stderr, before anything starts."""
+    for line in described(made, resources, what=what, batch=batch):
+        talk.print(line)
+
+
+def described(made: Plan, resources: Resources, *, what: str = "decoders", batch: int = 0) -> list[str]:
+    """The plan in a line or two."""
+    parts = [f"{_range(made.least_workers, made.workers)} {what} x {made.worker_cpus:g} CPU"]
+    if made.encoders:
+        size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU, {made.threads} threads"
+        parts.append(f"{_range(made.least_encoders, made.encoders)} encoders x {size}")
+    if batch:
+        parts.append(f"batches of {batch}")
+    nodes = "1 node" if resources.nodes == 1 else f"{resources.nodes} nodes"
+    gpus = f", {resources.gpus:g} GPUs" if resources.gpus else ""
+    lines = [f"plan: {', '.join(parts)}, on {nodes} ({resources.cpus:g} CPUs{gpus})"]
+    if resources.grows:
+        lines.append(f"the cluster may grow to {resources.most_cpus:g} CPUs and {resources.most_gpus:g} GPUs")
+    stores = [node.store_bytes for node in resources.machines() if node.store_bytes]
+    if stores and min(stores) < SMALL_STORE and batch:
+        lines.append(
+            f"the object store of a node has {min(stores) / 1e9:.2g} GB: frames may go to its disk; give it more "
+            "(ray.object_store_gb on one machine, /dev/shm of a container), or lower embed.batch"
+        )
+    return lines
+
+
+def _pool(least: int, most: int) -> ActorPoolStrategy:
+    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
+
+    if least and least < most:
+        return ActorPoolStrategy(min_size=1, initial_size=least, max_size=most)
+    return ActorPoolStrategy(size=most)
+
+
+def _range(least: int, most: int) -> str:
+    return f"{least:,} to {most:,}" if 0 < least < most else f"{most:,}"
+
+
+def _encoders(resources: Resources, encoders: int | None, gpus: bool) -> tuple[int, int]:
+    """How many at most, and how many at the start."""
+    if encoders is None:
+        return 0, 0
+    if gpus:
+        count = encoders or int(resources.most_gpus)
+        if count > resources.most_gpus:
+            raise ResourceError(
+                f"{count} encoders need a GPU each, the cluster has {resources.most_gpus:g}: "
+                "lower embed.encoders, or set embed.device=cpu"
+            )
+        return count, max(1, min(count, int(resources.gpus)))
+    now = max(1, min(resources.nodes, int(resources.cpus // 2)))
+    grown = max(now, int(now * resources.most_cpus / max(1.0, resources.cpus)))
+    count = encoders or grown
+    return count, max(1, min(count, now)) if resources.grows else count
+
+
+def _left_to_workers(machines: Sequence[Node], encoders: int, each: float, gpus: bool) -> list[float] | None:
+    """Cores of each node that decoders may take, None if encoders alone do not fit.
+
+    Encoders sit at their GPUs, or where most cores are; reading takes what is left over wherever it is.
+    """
+    free = [node.cpus for node in machines]
+    rooms = [int(node.gpus) for node in machines]
+    for _ in range(encoders):
+        place = max(range(len(free)), key=lambda at: (rooms[at] if gpus else 0, free[at]))
+        if not gpus and free[place] < each:
+            return None
+        rooms[place] -= 1
+        if not _take(free, each, first=place):
+            return None
+    spare = max(range(len(free)), key=lambda at: (machines[at].gpus == 0, free[at]))
+    return free if _take(free, LIGHT_CPUS, first=spare) else None
+
+
+def _take(free: list[float], amount: float, first: int) -> bool:
+    """Take cores of one node, and where that has too few of the others; whether there were enough."""
+    for place in [first, *sorted(range(len(free)), key=lambda at: -free[at])]:
+        taken = min(free[place], amount)
+        free[place] -= taken
+        amount -= taken
+        if amount <= 0:
+            return True
+    return False
+
+
+def _fit_memory(machines: Sequence[Node], memory_mb: int) -> int:
+    """Workers that the nodes' memory holds if each takes what it may."""
+    each = (memory_mb + WORKER_MB) << 20
+    return sum(int(node.memory_bytes // each) if node.memory_bytes else int(node.cpus) for node in machines)
+
+
+def _room(free: Sequence[float], each: float) -> int:
+    """How many processes of that many cores the nodes hold, each whole on one of them."""
+    size = max(1, round(each * _PARTS))
+    return sum(int(cores * _PARTS + 1e-6) // size for cores in free)
+
+
+def _share(free: Sequence[float], wanted: int, given: float) -> tuple[int, float]:
+    """How many of the wanted workers fit, and what each takes: what is given, else a core or what makes all fit."""
+    if given:
+        return min(wanted, _room(free, given)), given
+    low, high = int(SMALLEST_SHARE * _PARTS), _PARTS
+    if _room(free, low / _PARTS) < wanted:
+        return 0, 1.0
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _room(free, middle / _PARTS) >= wanted else (low, middle - 1)
+    return wanted, low / _PARTS
+
+
+def _grown(resources: Resources, encoders: float, workers: int, each: float, fraction: float) -> int:
+    """Workers once the cluster has grown as far as it may; `encoders`: the cores that those take."""
+    room = int((resources.most_cpus - LIGHT_CPUS - encoders) / each)
+    if workers > room or room < 1:
+        raise ResourceError(
+            f"the cluster may grow to {resources.most_cpus:g} CPUs, which hold {max(room, 0)} workers of {each:g} "
+            f"beside the encoders; {workers or 1} were asked for: lower their number, or raise ray.max_cpus"
+        )
+    return workers or max(1, int(room * fraction))
+
+
+def _refused(
+    resources: Resources, workers: int, encoders: int, encoder_cpus: float, worker_cpus: float
+) -> ResourceError:
+    needed = LIGHT_CPUS + encoder_cpus * encoders + (worker_cpus or SMALLEST_SHARE) * workers
+    return ResourceError(
+        f"the cluster has {resources.cpus:g} CPUs; {workers} workers and {encoders} encoders "
+        f"need at least {needed:g}: add CPUs, or lower their numbers (a cluster that gets nodes when they are asked "
+        "for: set ray.max_cpus)"
     )

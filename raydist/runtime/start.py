@@ -12,6 +12,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from raydist.errors import ResourceError
+from raydist.progress import talk
+from raydist.runtime.cluster import offered, spilled_bytes
 from raydist.runtime.planning import LIGHT_CPUS, Resources
 from raydist.sections import Ray
 
@@ -54,12 +56,12 @@ def session(section: Ray) -> Iterator[Resources]:
         if not found:
             with interrupts_kept():
                 _start(section, address)
+        before = spilled_bytes() if found or address else 0
         take_stops()  # after Ray's start, which sets a handler of its own
         # What workers print, Ray prints to `sys.stdout`, where data goes.
         with redirect_stdout(sys.stderr):
-            offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own gap
-            nodes = len([node for node in ray.nodes() if node["Alive"]])  # type: ignore[no-untyped-call]  # as above
-            yield Resources(cpus=offered.get("CPU", 0.0), gpus=offered.get("GPU", 0.0), nodes=nodes)
+            yield offered(section, local=not address and not found)
+            _say_spilled(before, spilled_bytes())
     finally:
         if not found:
             ray.shutdown()
@@ -70,11 +72,7 @@ def session(section: Ray) -> Iterator[Resources]:
 def take_stops() -> None:
     """Let SIGTERM, which a job gets that is stopped, do what Ctrl-C does: stages commit what is done and end."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
@@ -122,7 +120,7 @@ def _start(section: Ray, address: str) -> None:
         return
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = section.cpus or available
-    extra: dict[str, Any] = {"_temp_dir": section.temp_dir} if section.temp_dir else {}
+    extra = _places(section)
     # One core more than there are, for the light tasks that wait for the disk: real ones are for decoding and encoding.
     try:
         with _silence():
@@ -132,6 +130,35 @@ def _start(section: Ray, address: str) -> None:
             f"Ray did not start on this machine ({error}): is it overloaded, out of memory, or `ray.temp_dir` too long "
             "for a socket? Run this again; --debug shows what Ray says"
         ) from error
+
+
+def _places(section: Ray) -> dict[str, Any]:
+    """Where Ray keeps its files and objects on this machine, and how much of them."""
+    extra: dict[str, Any] = {"_temp_dir": section.temp_dir} if section.temp_dir else {}
+    if section.object_store_gb:
+        extra["object_store_memory"] = int(section.object_store_gb * 1e9)
+    if section.spill_dir:
+        folder = os.path.abspath(os.path.expanduser(section.spill_dir))
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"ray.spill_dir={section.spill_dir!r} cannot be made ({error.strerror}): expected a folder on a disk "
+                "with room, or leave it out"
+            ) from error
+        extra["object_spilling_directory"] = folder
+    if "spill_until" in section.model_fields_set:
+        # Ray knows no limit in bytes: where the disk is so full it stops, and a run fails instead of the machine.
+        os.environ.update({"RAY_local_fs_capacity_threshold": str(section.spill_until)})
+    return extra
+
+
+def _say_spilled(before: int, after: int) -> None:
+    if after > before:
+        talk.print(
+            f"Ray wrote {(after - before) / 1e9:.2g} GB of objects to disk because its object store was full: more of "
+            "it (ray.object_store_gb on one machine), fewer decoders or smaller batches make that less"
+        )
 
 
 @contextmanager

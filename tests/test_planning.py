@@ -1,0 +1,193 @@
+"""What a plan takes fits into the cluster, node by node, or is refused with a number and a remedy."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from archives import fails_with
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from raydist import runtime
+from raydist.errors import ResourceError
+from raydist.runtime import Node, Plan, Resources
+from raydist.runtime import cluster as clusters
+from raydist.sections import Ray
+
+NODES = st.lists(
+    st.builds(
+        Node,
+        cpus=st.one_of(st.integers(0, 64).map(float), st.floats(0, 64)),
+        gpus=st.integers(0, 4).map(float),
+        memory_bytes=st.integers(0, 1 << 38),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def of(*nodes: Node, max_cpus: float = 0.0, max_gpus: float = 0.0) -> Resources:
+    return Resources(
+        cpus=sum(node.cpus for node in nodes),
+        gpus=sum(node.gpus for node in nodes),
+        nodes=len(nodes),
+        each=nodes,
+        max_cpus=max_cpus,
+        max_gpus=max_gpus,
+    )
+
+
+def placed(made: Plan, nodes: tuple[Node, ...]) -> int:
+    """How many decoders find a place, nodes without a GPU first; encoders beside GPUs ask for no core."""
+    free = {at: node.cpus for at, node in enumerate(nodes)}
+    for _ in range(made.encoders):
+        place = max(free, key=lambda at: free[at])
+        free[place] -= made.encoder_cpus
+        assert free[place] >= -1e-9
+    found = 0
+    for at in sorted(free, key=lambda at: nodes[at].gpus > 0):
+        found += math.floor(free[at] / made.worker_cpus + 1e-9)
+    return min(found, made.workers)
+
+
+@given(
+    nodes=NODES,
+    workers=st.integers(0, 700),
+    units=st.integers(0, 300),
+    encoders=st.one_of(st.none(), st.integers(0, 40)),
+    given_cpus=st.sampled_from([0.0, 0.25, 1.0, 2.0]),
+    memory_mb=st.sampled_from([0, 256, 896]),
+    use_gpus=st.booleans(),
+)
+def test_a_plan_fits_node_by_node_or_is_refused(
+    nodes: list[Node],
+    workers: int,
+    units: int,
+    encoders: int | None,
+    given_cpus: float,
+    memory_mb: int,
+    use_gpus: bool,
+) -> None:
+    resources = of(*nodes)
+    gpus = use_gpus and resources.gpus >= 1
+    try:
+        made = runtime.plan(
+            resources,
+            workers=workers,
+            units=units,
+            encoders=encoders,
+            gpus=gpus,
+            worker_cpus=given_cpus,
+            memory_mb=memory_mb,
+        )
+    except ResourceError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert not refused or "add CPUs" in refused or "lower embed.encoders" in refused
+    if refused:
+        return
+    kept = runtime.LIGHT_CPUS + runtime.ENCODER_CPUS * made.encoders
+    assert made.workers * made.worker_cpus + kept <= resources.cpus + 1e-6
+    assert made.encoders * made.encoder_gpus <= resources.gpus
+    assert placed(made, tuple(nodes)) == made.workers
+    assert made.workers >= 1
+    assert not workers or made.workers == min(workers, units or workers)
+    assert encoders is None or made.encoders >= 1
+
+
+@given(nodes=NODES, grown=st.integers(8, 4000), gpus=st.integers(0, 16), units=st.integers(0, 5000))
+def test_a_cluster_that_grows_is_asked_for_more_and_begins_with_what_is_there(
+    nodes: list[Node], grown: int, gpus: int, units: int
+) -> None:
+    resources = of(*nodes, max_cpus=grown, max_gpus=gpus)
+    assume(resources.grows)
+    with_gpus = resources.most_gpus >= 1
+    try:
+        made = runtime.plan(resources, units=units, encoders=0, gpus=with_gpus)
+    except ResourceError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert not refused or "raise ray.max_cpus" in refused
+    if refused:
+        return
+    assert 1 <= made.least_workers <= made.workers
+    assert 1 <= made.least_encoders <= made.encoders
+    assert made.workers * made.worker_cpus <= resources.most_cpus
+    assert made.encoders * made.encoder_gpus <= resources.most_gpus
+    assert not units or made.workers <= units
+
+
+def test_a_machine_alone_uses_each_of_its_cores() -> None:
+    assert runtime.plan(of(Node(cpus=3)), encoders=0).workers == 2  # two, and one that Ray is told of for light work
+    with_gpu = runtime.plan(of(Node(cpus=17, gpus=1)), encoders=0, gpus=True)
+    assert (with_gpu.workers, with_gpu.encoders, with_gpu.encoder_cpus) == (16, 1, 0.0)
+    assert runtime.plan(of(Node(cpus=2)), encoders=0).worker_cpus != runtime.ENCODER_CPUS  # else Ray makes one of two
+
+
+def test_decoders_are_as_many_as_the_memory_holds_unless_their_number_is_given() -> None:
+    small = of(Node(cpus=32, memory_bytes=8 << 30), Node(cpus=32, memory_bytes=16 << 30))
+    assert runtime.plan(small, memory_mb=896).workers == 6 + 13
+    assert runtime.plan(small, memory_mb=896, workers=40).workers == 40
+
+
+def test_what_grows_is_refused_only_beyond_what_it_may_grow_to() -> None:
+    small = of(Node(cpus=2), max_cpus=40, max_gpus=2)
+    made = runtime.plan(small, encoders=0, gpus=True)
+    assert (made.least_workers, made.workers, made.least_encoders, made.encoders) == (1, 38, 1, 2)
+    pool = made.worker_pool()
+    assert (pool.min_size, pool.initial_size, pool.max_size) == (1, 1, 38)
+    assert runtime.plan(small, workers=30).workers == 30
+    with fails_with(ResourceError, "grow to 40 CPUs", "50 were asked for", r"raise ray\.max_cpus"):
+        runtime.plan(small, workers=50)
+    with fails_with(ResourceError, "3 encoders", "has 2", r"embed\.encoders"):
+        runtime.plan(small, encoders=3, gpus=True)
+    fixed = runtime.plan(of(Node(cpus=4))).worker_pool()
+    assert (fixed.min_size, fixed.max_size) == (3, 3)
+
+
+def test_a_gpu_that_will_come_is_planned_for_and_one_that_will_not_is_refused() -> None:
+    assert of(Node(cpus=2), max_cpus=8, max_gpus=1).use_gpu("auto", "embed.device")
+    assert not of(Node(cpus=2)).use_gpu("auto", "embed.device")
+    assert not of(Node(cpus=2, gpus=1)).use_gpu("cpu", "embed.device")
+    with fails_with(ResourceError, r"dedup\.device=cuda", "no GPU", r"dedup\.device=cpu", r"ray\.max_gpus"):
+        of(Node(cpus=2)).use_gpu("cuda", "dedup.device")
+
+
+def test_the_plan_reads_well() -> None:
+    there = of(Node(cpus=8), Node(cpus=8), Node(cpus=4, gpus=2, store_bytes=200 << 20))
+    made = runtime.plan(there, encoders=0, gpus=True)
+    first, store = runtime.described(made, there, batch=64)
+    assert first == "plan: 18 decoders x 1 CPU, 2 encoders x 1 GPU, batches of 64, on 3 nodes (20 CPUs, 2 GPUs)"
+    assert "0.21 GB" in store
+    assert "ray.object_store_gb" in store
+    small = of(Node(cpus=3), max_cpus=9)
+    _, grows = runtime.described(runtime.plan(small), small)
+    assert grows == "the cluster may grow to 9 CPUs and 0 GPUs"
+    assert "2 to 8 decoders x 1 CPU" in runtime.described(runtime.plan(small), small)[0]
+
+
+def test_the_launchers_configuration_tells_how_far_a_cluster_grows(tmp_path: Path) -> None:
+    path = tmp_path / "bootstrap.yaml"
+    kinds = {
+        "head": {"resources": {"CPU": 4}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 16}, "max_workers": 3},
+        "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 50},
+    }
+    path.write_text(yaml.safe_dump({"max_workers": 10, "head_node_type": "head", "available_node_types": kinds}))
+    assert clusters._launched(path) == {"CPU": 4 + 3 * 16 + 10 * 8, "GPU": 10}
+    assert clusters._launched(tmp_path / "none") == {}
+
+
+@pytest.mark.ray
+def test_what_is_offered_is_what_ray_has_and_what_the_settings_say(cluster: None) -> None:
+    with runtime.session(Ray()) as plain:
+        assert (plain.cpus, plain.gpus, plain.nodes, plain.grows) == (4, 0, 1, False)
+        assert plain.each[0].memory_bytes > 0
+        assert plain.each[0].store_bytes > 0
+    with runtime.session(Ray(max_cpus=64, max_gpus=2)) as grown:
+        assert (grown.most_cpus, grown.most_gpus, grown.grows) == (64, 2, True)
