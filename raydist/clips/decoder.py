@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist import gauges
 from raydist.clips.child import Child
 from raydist.clips.naming import locate
 from raydist.records import DecodedClip, Limits, Span
@@ -56,6 +57,7 @@ class Decoder:
         self._roots = dict(roots)
         self._geometry = geometry
         self._child = Child(limits)
+        self._busy = gauges.Busy("decoder")
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Decode all clips of all units."""
@@ -84,7 +86,9 @@ class Decoder:
         )
         began = time.time()
         for clip, result in zip(clips, decoded, strict=True):
-            yield {**_row(file["video_id"], clip, result), "decode_s": time.time() - began, "began": began}
+            spent_s = time.time() - began
+            self._busy.add(spent_s)
+            yield {**_row(file["video_id"], clip, result), "decode_s": spent_s, "began": began}
             began = time.time()
 
 

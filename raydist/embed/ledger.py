@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from raydist import gauges
 from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
 from raydist.embed.write import STAGE, Written, write_blocks
@@ -66,6 +67,7 @@ class Ledger:
         self._held_rows = 0
         self._written: Written | None = None
         self._since = time.monotonic()
+        self._rate = gauges.Rate()
         self._launched = self._began = math.inf
         self._ended = -math.inf
 
@@ -113,6 +115,10 @@ class Ledger:
         """Hold a block (a reference into Ray's object store) until the next commit."""
         self._held.append(block)
         self._held_rows += rows
+        waiting = self.expected - self.returned - self._held_rows
+        gauges.show("raydist_clips_per_second", self._rate.add(rows), stage=STAGE)
+        gauges.show("raydist_pending_clips", waiting, stage=STAGE)
+        gauges.show("raydist_queue_blocks", len(self._held), stage="commit")
 
     def due(self, seconds: float, rows: int) -> bool:
         """Whether it is time to commit."""
@@ -157,6 +163,11 @@ class Ledger:
 
     def _count(self, written: Written) -> None:
         self.returned += self._held_rows
+        failed = sum(written.reasons.values())
+        gauges.add("raydist_clips", self._held_rows - failed, stage=STAGE, outcome="row")
+        gauges.add("raydist_clips", failed, stage=STAGE, outcome="failed")
+        for reason, count in written.reasons.items():
+            gauges.add("raydist_failures", count, stage=STAGE, reason=reason)
         self.failures.update(written.reasons)
         self.busy.update(written.busy)
         self.offset_s = max(self.offset_s, written.offset_s)

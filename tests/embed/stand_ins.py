@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydist import gauges
 from raydist.clips.decoder import Decoder, Geometry
 from raydist.embed.embedder import Embedder
 from raydist.embed.graph import Actors
@@ -75,6 +76,7 @@ class StandInEmbedder(Embedder):
     def __init__(self, model: str, adapter: str, device: str, geometry: Geometry, threads: int) -> None:
         self._encoder = StandInEncoder(describe(model, adapter or None))  # type: ignore[assignment]  # it is a stand-in
         self._shape = FRAMES_SHAPE
+        self._busy = gauges.Busy("embedder", device)
 
 
 STAND_INS = Actors(decoder=StandInDecoder, embedder=StandInEmbedder)

@@ -1,0 +1,104 @@
+"""Figures for dashboards: counters and gauges on the Prometheus endpoint that Ray has on each node.
+
+Reads     nothing
+Writes    the metrics of `METRICS`; Ray puts `ray_` before their names and says which process and node they come from
+Promises  a process without Ray counts nothing and pays nothing; setting a figure costs microseconds
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Counter, Gauge
+
+
+class Metric(NamedTuple):
+    """What a figure says."""
+
+    kind: str
+    """`counter`: it only grows; `gauge`: it is as it was last set."""
+    tags: tuple[str, ...]
+    text: str
+
+
+METRICS = {
+    "raydist_clips": Metric("counter", ("stage", "outcome"), "clips done: `row` or `failed`"),
+    "raydist_failures": Metric("counter", ("stage", "reason"), "clips that failed, by reason"),
+    "raydist_clips_per_second": Metric("gauge", ("stage",), "clips that came back a second, over the last minute"),
+    "raydist_pending_clips": Metric("gauge", ("stage",), "clips of the run that have not come back yet"),
+    "raydist_queue_blocks": Metric("gauge", ("stage",), "blocks that wait for a step: its actors, or the commit"),
+    "raydist_busy_share": Metric("gauge", ("stage", "device"), "share of its time that an actor worked, 0 to 1"),
+}
+"""Name -> what it says, as `cluster/grafana-dashboard.json` asks for it; a counter ends with `_total` there."""
+
+_WINDOW_S = 60.0
+_EACH_S = 1.0
+_made: dict[str, Counter | Gauge] = {}
+
+
+def add(name: str, amount: float, **tags: str) -> None:
+    """Count so many more."""
+    metric = _metric(name)
+    if metric is not None and amount > 0:
+        metric.inc(amount, tags=tags)  # type: ignore[union-attr]  # `METRICS` says that it is a counter
+
+
+def show(name: str, value: float, **tags: str) -> None:
+    """Set a gauge."""
+    metric = _metric(name)
+    if metric is not None:
+        metric.set(value, tags=tags)  # type: ignore[union-attr]  # `METRICS` says that it is a gauge
+
+
+def _metric(name: str) -> Counter | Gauge | None:
+    """The metric of this process, made when it is first used; None where Ray does not run."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    if name not in _made:
+        from ray.util import metrics
+
+        metric = METRICS[name]
+        kind = metrics.Counter if metric.kind == "counter" else metrics.Gauge
+        _made[name] = kind(name, metric.text, metric.tags)
+    return _made[name]
+
+
+class Rate:
+    """How many a second, over the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._sum = 0
+
+    def add(self, count: int) -> float:
+        """Count so many more; the rate with them."""
+        now = time.monotonic()
+        self._sum += count
+        if now - self._seen[-1][0] >= _EACH_S:
+            self._seen.append((now, self._sum))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (self._sum - before) / max(now - since, _EACH_S)
+
+
+class Busy:
+    """The busy share of the actor that it belongs to: of the time between two reports, some seconds apart."""
+
+    def __init__(self, stage: str, device: str = "cpu") -> None:
+        self._tags = {"stage": stage, "device": device}
+        self._since = time.monotonic()
+        self._worked = 0.0
+
+    def add(self, seconds: float) -> None:
+        """So much work was done, until now."""
+        self._worked += seconds
+        passed = time.monotonic() - self._since
+        if passed >= _EACH_S:
+            show("raydist_busy_share", min(1.0, self._worked / passed), **self._tags)
+            self._since, self._worked = time.monotonic(), 0.0
