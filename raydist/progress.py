@@ -1,9 +1,14 @@
-"""Progress of long work on stderr: a bar with rate and time left on a terminal, silence elsewhere."""
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, silence elsewhere.
+
+`current` tells what this process is doing, for others: a run's lease passes it on (see `store.lease`).
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -13,10 +18,26 @@ talk = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Where a run talks to a person; data goes to stdout."""
 
 
+_open: list[Bar] = []
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f}/s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """How far work is."""
+
+    doing: str
+    """In words, such as `embedding with viclip-b16`; empty: nothing that is counted."""
+    done: int
+    total: int
+    """0: unknown."""
+    rate: float
+    """A second, since it began."""
 
 
 class Bar:
@@ -25,14 +46,26 @@ class Bar:
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, note="")
+        self._title, self._total = title, total or 0
+        self._done = self._before = 0
+        self._began = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Count work that is done."""
+        self._done += count
         self._progress.advance(self._task, count)
 
     def resume(self, done: int) -> None:
         """So much is done already, and says nothing of the rate."""
+        self._done = self._before = done
+        self._began = time.monotonic()
         self._progress.reset(self._task, completed=done)
+
+    def doing(self) -> Doing:
+        """How far it is."""
+        passed = time.monotonic() - self._began
+        rate = (self._done - self._before) / passed if passed > 0 else 0.0
+        return Doing(doing=self._title, done=self._done, total=self._total, rate=round(rate, 3))
 
     def note(self, text: str) -> None:
         """Say something beside the bar."""
@@ -51,4 +84,15 @@ def bar(title: str, total: int | None = None) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as progress:
-        yield Bar(progress, title, total)
+        shown = Bar(progress, title, total)
+        _open.append(shown)
+        try:
+            yield shown
+        finally:
+            _open.remove(shown)
+
+
+def current() -> Doing | None:
+    """What the innermost bar of this process counts; None where there is none."""
+    shown = _open[-1:]  # another thread may close it at any moment
+    return shown[0].doing() if shown else None
