@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import urllib.request
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +34,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_metrics_report_interval_ms": "1000",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "embed")]),
 }
 MIB = 1 << 20
@@ -46,6 +52,8 @@ class Curves:
     store_mib: list[float] = field(default_factory=list)
     """Shared memory of the raylet: the object store."""
     report: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """What was on Ray's Prometheus endpoint: name -> tags of each series, its last value as `value`."""
 
     def growth_mib(self, role: str, after: float = 0.25) -> float:
         """How much higher the median of a role's last quarter lies than that of the quarter from `after` on."""
@@ -60,8 +68,13 @@ class Curves:
         return [value for done, value in pairs if low * total <= done <= high * total and done > 0]
 
 
-def watched(archive: Path, temporary: Path, *settings: str, every_s: float = 2.0) -> Curves:
+def watched(archive: Path, *settings: str, every_s: float = 2.0) -> Curves:
     """Run and sample; the curves hold the report too."""
+    with tempfile.TemporaryDirectory(prefix="rn", ignore_cleanup_errors=True) as temporary:  # short, for sockets
+        return _watched(archive, Path(temporary), settings, every_s)
+
+
+def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: float) -> Curves:
     result = temporary / "report.json"
     command = [sys.executable, __file__, str(archive), str(temporary / "ray"), str(result), *settings]
     curves, began = Curves(), time.monotonic()
@@ -86,7 +99,8 @@ def watched(archive: Path, temporary: Path, *settings: str, every_s: float = 2.0
     if driver.returncode:
         raise RuntimeError(f"the run ended with {driver.returncode}")
     curves.own_mib = dict(sampled)
-    curves.report = json.loads(result.read_text())
+    written = json.loads(result.read_text())
+    curves.report, curves.figures = written["report"], written["figures"]
     return curves
 
 
@@ -109,8 +123,8 @@ def _memory(pid: int) -> tuple[dict[str, float], float]:
 
 
 def _role(process: psutil.Process) -> str:
-    line = process.cmdline()
-    name = Path(line[0]).name if line else ""
+    line = process.cmdline() or [""]
+    name = Path(line[0]).name
     if name in ("gcs_server", "raylet"):
         return name.removesuffix("_server")
     if "ray::" in line[0]:
@@ -123,6 +137,31 @@ def _committed(archive: Path) -> int:
     return sum(read.count_rows(location, f"embeddings_{key}") for key in read.model_keys(location))
 
 
+class Scraper(threading.Thread):
+    """Reads the endpoint of this machine's Ray every second, as Prometheus would."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.figures: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+
+    def run(self) -> None:
+        import ray
+
+        while True:
+            time.sleep(1)
+            with suppress(Exception):  # there is no Ray yet, or none any more
+                (node,) = ray.nodes()
+                with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=5) as page:
+                    self._read(page.read().decode())
+
+    def _read(self, page: str) -> None:
+        for line in page.splitlines():
+            found = re.fullmatch(r"(ray_raydist_\w+)\{(.*)\} (\S+)", line)
+            if found:
+                tags = dict(re.findall(r'(\w+)="([^"]*)"', found[2]))
+                self.figures[found[1]][found[2]] = {**tags, "value": found[3]}
+
+
 def main() -> None:
     """The driver."""
     import synthetic
@@ -132,9 +171,13 @@ def main() -> None:
     from raydist.rendering import as_json
 
     archive, temporary, result, *settings = sys.argv[1:]
+    scraper = Scraper()
+    scraper.start()
     began = time.time()
     report = graph.run(synthetic.configure(Path(archive), f"ray.temp_dir={temporary}", *settings), actors=STAND_INS)
-    Path(result).write_text(json.dumps({"launched": began, "ended": time.time(), **as_json(report)}))
+    written = {"launched": began, "ended": time.time(), **as_json(report)}
+    figures = {name: list(series.values()) for name, series in scraper.figures.items()}
+    Path(result).write_text(json.dumps({"report": written, "figures": figures}))
 
 
 if __name__ == "__main__":
