@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from raydist.store import read
 from raydist.store.join import BUCKET_ROWS, Bucket, buckets
-from raydist.store.location import StorageOptions
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, open_table
@@ -67,30 +66,27 @@ def books(
     location: str,
     stage: str = "embed",
     *,
-    storage_options: StorageOptions = None,
     bucket_rows: int = BUCKET_ROWS,
 ) -> Books:
     """Count everything, one range of clips at a time; a table that is not there has no rows."""
     reasons: Counter[str] = Counter()
-    states = _files(location, storage_options, reasons)
-    ledger = _Ledger(location, stage, storage_options)
+    states = _files(location, reasons)
+    ledger = _Ledger(location, stage)
     clips = ledger.count(bucket_rows)
     return Books(
         states=states,
         clips=clips,
-        captions=read.count_rows(location, "captions", storage_options=storage_options),
+        captions=read.count_rows(location, "captions"),
         reasons=dict((reasons + ledger.reasons).most_common()),
         captioned=ledger.captioned(),
         embeddings=ledger.models(),
     )
 
 
-def _files(location: str, storage_options: StorageOptions, reasons: Counter[str]) -> dict[str, int]:
+def _files(location: str, reasons: Counter[str]) -> dict[str, int]:
     """Files by state; the reasons of failed ones are added to `reasons`."""
     states: Counter[str] = Counter()
-    batches = read.scan_batches(
-        location, "videos", ["state", "reason"], batch_size=65_536, storage_options=storage_options
-    )
+    batches = read.scan_batches(location, "videos", ["state", "reason"], batch_size=65_536)
     for batch in batches:
         failed = batch.filter(pc.equal(batch["state"], "failed"))
         for counter, column in ((states, batch["state"]), (reasons, failed["reason"])):
@@ -102,17 +98,15 @@ def _files(location: str, storage_options: StorageOptions, reasons: Counter[str]
 class _Ledger:
     """Rows, failures and pending clips of all models, added up bucket by bucket."""
 
-    def __init__(self, location: str, stage: str, storage_options: StorageOptions) -> None:
-        keys = read.model_keys(location, storage_options=storage_options)
+    def __init__(self, location: str, stage: str) -> None:
+        keys = read.model_keys(location)
         self.reasons: Counter[str] = Counter()
         self._stage = stage
-        self._clips = open_table(location, "clips", storage_options=storage_options)
-        self._failures = open_table(location, "failures", storage_options=storage_options)
-        self._tables = {
-            key: open_table(location, embeddings_table(key), storage_options=storage_options) for key in keys
-        }
+        self._clips = open_table(location, "clips")
+        self._failures = open_table(location, "failures")
+        self._tables = {key: open_table(location, embeddings_table(key)) for key in keys}
         self._sums = {key: np.zeros(3, np.int64) for key in keys}
-        self._captions = open_table(location, "captions", storage_options=storage_options)
+        self._captions = open_table(location, "captions")
         self._captioned: dict[str, NDArray[np.int64]] = {}
 
     def captioned(self) -> dict[str, ModelBooks]:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.store import filters
-from raydist.store.location import StorageOptions
 from raydist.store.schema import CAPTIONS
 from raydist.store.sql import all_of, equals, is_in
 from raydist.store.tables import lance_errors, need_table, open_table
@@ -29,14 +28,7 @@ _BATCH = 8_192
 class Captioned:
     """The clips of an archive that have captions, or captions of one origin. Iterating reads them from the tables."""
 
-    def __init__(
-        self,
-        location: str,
-        where: str | None = None,
-        origin: str | None = None,
-        *,
-        storage_options: StorageOptions = None,
-    ) -> None:
+    def __init__(self, location: str, where: str | None = None, origin: str | None = None) -> None:
         """
         Args:
             where: SQL condition over the columns of `clips` and of `videos`.
@@ -45,11 +37,11 @@ class Captioned:
         Raises:
             StoreError: no clips, or a condition that is none; it lists the columns.
         """
-        self._clips = need_table(location, "clips", storage_options=storage_options)
-        self._captions = open_table(location, "captions", storage_options=storage_options)
+        self._clips = need_table(location, "clips")
+        self._captions = open_table(location, "captions")
         self._where = where
         self._origin = origin
-        self._filter = filters.resolve(self._clips, location, where, storage_options=storage_options)
+        self._filter = filters.resolve(self._clips, location, where)
         self.stale = 0
         """Captions that iterating has left out: their clip's file changed since."""
 

@@ -34,7 +34,7 @@ from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
 
 from raydist.errors import StoreError
-from raydist.store.location import StorageOptions, join, table_uri
+from raydist.store.location import join, table_uri
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
 from raydist.store.sql import is_in, not_true
 from raydist.store.tables import create_table, ensure_columns, lance_errors, need_table, open_table, reason_of
@@ -50,9 +50,7 @@ _IDS_PER_VERSION = 1 << 10
 _ROWS_SET_AT_ONCE = 10_000
 
 
-def write_fragments(
-    location: str, table: str, data: pa.Table, schema: pa.Schema, *, storage_options: StorageOptions = None
-) -> list[str]:
+def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema) -> list[str]:
     """Write rows as data files that no version holds yet; called in workers.
 
     Args:
@@ -68,36 +66,30 @@ def write_fragments(
     data = _fitted(data, schema)
     if data.num_rows == 0:
         return []
-    create_table(location, table, schema, storage_options=storage_options)
+    create_table(location, table, schema)
     uri = table_uri(location, table)
     with lance_errors(uri):
-        fragments = lance_write_fragments(
-            data, uri, mode="append", data_storage_version=DATA_STORAGE_VERSION, storage_options=storage_options
-        )
+        fragments = lance_write_fragments(data, uri, mode="append", data_storage_version=DATA_STORAGE_VERSION)
     return [json.dumps(fragment.to_json()) for fragment in fragments]
 
 
-def append(
-    location: str, table: str, data: pa.Table, schema: pa.Schema, *, storage_options: StorageOptions = None
-) -> int:
+def append(location: str, table: str, data: pa.Table, schema: pa.Schema) -> int:
     """Write and commit rows, those left out whose identity the table has (see `schema.identity`); how many went in."""
-    fragments = write_fragments(location, table, data, schema, storage_options=storage_options)
-    return Committer(location, table, schema, storage_options=storage_options).commit(fragments)
+    fragments = write_fragments(location, table, data, schema)
+    return Committer(location, table, schema).commit(fragments)
 
 
-def delete(location: str, table: str, predicate: str, *, storage_options: StorageOptions = None) -> int:
+def delete(location: str, table: str, predicate: str) -> int:
     """Delete the rows where `predicate` is true; how many there were. A table that is not there has none."""
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is None:
         return 0
-    committer = Committer(location, table, dataset.schema, storage_options=storage_options)
+    committer = Committer(location, table, dataset.schema)
     committer.commit([], delete_where=predicate)
     return committer.deleted
 
 
-def add_columns(
-    location: str, table: str, rows: pa.Table, key: str = "video_id", *, storage_options: StorageOptions = None
-) -> int:
+def add_columns(location: str, table: str, rows: pa.Table, key: str = "video_id") -> int:
     """Set columns of the rows that `key` names, adding those that the table lacks; how many rows were set.
 
     Args:
@@ -107,19 +99,19 @@ def add_columns(
         StoreError: if there is no such table, or it has a column of that name and another type.
     """
     extra = {field.name: field.type for field in rows.schema if field.name != key}
-    ensure_columns(location, table, extra, storage_options=storage_options)
-    schema = need_table(location, table, storage_options=storage_options).schema
+    ensure_columns(location, table, extra)
+    schema = need_table(location, table).schema
     changed = 0
     for start in range(0, rows.num_rows, _ROWS_SET_AT_ONCE):
         part = rows.slice(start, _ROWS_SET_AT_ONCE)
         where = is_in(key, part[key].to_pylist())
-        dataset = need_table(location, table, storage_options=storage_options)
+        dataset = need_table(location, table)
         old = dataset.to_table(filter=where)
         places = pc.index_in(old[key], value_set=part[key].combine_chunks())
         for name, kind in extra.items():
             old = old.set_column(old.schema.get_field_index(name), name, part[name].take(places).cast(kind))
-        fragments = write_fragments(location, table, old, schema, storage_options=storage_options)
-        committer = Committer(location, table, schema, (), version=dataset.version, storage_options=storage_options)
+        fragments = write_fragments(location, table, old, schema)
+        committer = Committer(location, table, schema, (), version=dataset.version)
         changed += committer.commit(fragments, delete_where=where)
     return changed
 
@@ -135,7 +127,6 @@ class Committer:
         key: str | tuple[str, ...] | None = None,
         *,
         version: int = 0,
-        storage_options: StorageOptions = None,
     ) -> None:
         """
         Args:
@@ -151,12 +142,11 @@ class Committer:
         """Rows deleted by all commits."""
         self.conflicts = 0
         """Commits that were redone because another writer came first."""
-        self._options = storage_options
         self._uri = table_uri(location, table)
-        create_table(location, table, schema, storage_options=storage_options)
+        create_table(location, table, schema)
         self._known: set[str] = set()
         if version:
-            dataset = need_table(location, table, version=version, storage_options=storage_options)
+            dataset = need_table(location, table, version=version)
             self._known = {_file(fragment.metadata) for fragment in dataset.get_fragments()}
         self._committed: set[str] = set()
 
@@ -202,7 +192,7 @@ class Committer:
 
     def _attempt(self, own: list[FragmentMetadata], delete_where: str | None) -> int:
         """One try. `own` is changed in place where rows are dropped, so that the next try finds what this one wrote."""
-        dataset = need_table(self.location, self.table, storage_options=self._options)
+        dataset = need_table(self.location, self.table)
         existing = {_file(fragment.metadata) for fragment in dataset.get_fragments()}
         inside = [fragment for fragment in own if _file(fragment) in existing]
         fresh = [fragment for fragment in own if _file(fragment) not in existing]
@@ -220,7 +210,6 @@ class Committer:
                 lance.LanceOperation.Merge([*kept, *fresh], dataset.lance_schema),
                 read_version=dataset.version,
                 max_retries=0,
-                storage_options=self._options,
             )
         self.deleted += deleted
         self._known.update(_file(fragment) for fragment in own)
@@ -285,7 +274,7 @@ class Committer:
 
     def _read(self, fragment: FragmentMetadata, columns: list[str] | None) -> pa.Table:
         path = join(self._uri, "data", _file(fragment))
-        return LanceFileReader(path, storage_options=self._options, columns=columns).read_all().to_table()
+        return LanceFileReader(path, columns=columns).read_all().to_table()
 
     def _rewritten(self, fragment: FragmentMetadata, keep: list[bool]) -> list[FragmentMetadata]:
         if not any(keep):
@@ -296,7 +285,6 @@ class Committer:
             self._uri,
             mode="append",
             data_storage_version=DATA_STORAGE_VERSION,
-            storage_options=self._options,
         )
         return list(fragments)
 

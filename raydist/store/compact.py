@@ -13,7 +13,6 @@ from datetime import timedelta
 
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
-from raydist.store.location import StorageOptions
 from raydist.store.tables import lance_errors, open_table
 
 ROWS_A_FRAGMENT = 1 << 20
@@ -24,7 +23,7 @@ _KEEP = timedelta(hours=1)
 _FRAGMENTS_WORTH_IT = 8
 
 
-def compact_if_alone(location: str, table: str, lease: Lease, *, storage_options: StorageOptions = None) -> bool:
+def compact_if_alone(location: str, table: str, lease: Lease) -> bool:
     """Compact a table and drop its old versions, if `lease` is the only one.
 
     Returns:
@@ -34,7 +33,7 @@ def compact_if_alone(location: str, table: str, lease: Lease, *, storage_options
         StoreError: if the lease was lost, or the storage fails.
     """
     lease.check()
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is None or lease.others():
         return False
     with lance_errors(dataset.uri):

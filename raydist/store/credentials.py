@@ -64,7 +64,7 @@ def explained(location: str, text: str) -> str:
     place = address.public(location)
     scheme = address.scheme_of(location)
     bucket = location.partition("://")[2].partition("/")[0]
-    server = _server()
+    server = server_of(location)
     code, message = _CODE.search(text), _MESSAGE.search(text)
     status = _STATUS.search(text)
     said = ", ".join(found[1].strip() for found in (code, message) if found and found[1].strip())
@@ -94,7 +94,10 @@ def _without(place: str, scheme: str) -> str:
     return f"{place!r}: there are no credentials on this machine: expected {_HELP[scheme]}"
 
 
-def _server() -> str:
+def server_of(location: str) -> str:
+    """Who holds the bucket, for a message."""
+    if address.scheme_of(location) == "gs":
+        return "Google Cloud Storage"
     server = os.environ.get("AWS_ENDPOINT_URL") or ""
     return repr(address.public(server)) if server else "Amazon S3"
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydist.store.join import BUCKET_ROWS, Bucket, buckets
-from raydist.store.location import StorageOptions
 from raydist.store.sql import all_of
 from raydist.store.tables import lance_errors, need_table
 
@@ -61,7 +60,6 @@ def current_rows(
     table: str,
     where: str | None = None,
     *,
-    storage_options: StorageOptions = None,
     bucket_rows: int = BUCKET_ROWS,
 ) -> Rows:
     """The current rows of a table of embeddings where a condition over its columns is true.
@@ -69,8 +67,8 @@ def current_rows(
     Raises:
         StoreError: no such table, no clips, or a condition that is none; it lists the columns.
     """
-    embeddings = need_table(location, table, storage_options=storage_options)
-    clips = need_table(location, "clips", storage_options=storage_options)
+    embeddings = need_table(location, table)
+    clips = need_table(location, "clips")
     keys, addresses = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     fingerprints = [pa.array([], pa.string())]
     with lance_errors(embeddings.uri, where=where, schema=embeddings.schema):
@@ -98,12 +96,7 @@ def current_rows(
 
 
 def vectors_at(
-    location: str,
-    table: str,
-    version: int,
-    addresses: NDArray[np.uint64],
-    *,
-    storage_options: StorageOptions = None,
+    location: str, table: str, version: int, addresses: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
     """The vectors at sorted addresses: which of the addresses [B], and their vectors [B, D], batch by batch.
 
@@ -111,7 +104,7 @@ def vectors_at(
     """
     if not len(addresses):
         return
-    dataset = need_table(location, table, version=version, storage_options=storage_options)
+    dataset = need_table(location, table, version=version)
     stretch = all_of(f"_rowaddr >= {int(addresses[0])}", f"_rowaddr <= {int(addresses[-1])}")
     with lance_errors(dataset.uri):
         scanner = dataset.scanner(
@@ -129,16 +122,9 @@ def vectors_at(
             yield at[wanted], _numbers(batch.filter(pa.array(wanted)) if not wanted.all() else batch)
 
 
-def sampled_vectors(
-    location: str,
-    table: str,
-    version: int,
-    addresses: NDArray[np.uint64],
-    *,
-    storage_options: StorageOptions = None,
-) -> NDArray[np.float16]:
+def sampled_vectors(location: str, table: str, version: int, addresses: NDArray[np.uint64]) -> NDArray[np.float16]:
     """The vectors [B, D] at some thousand sorted addresses that lie anywhere."""
-    dataset = need_table(location, table, version=version, storage_options=storage_options)
+    dataset = need_table(location, table, version=version)
     width = dataset.schema.field("vector").type.list_size
     parts = [np.empty((0, width), np.float16)]
     with lance_errors(dataset.uri):

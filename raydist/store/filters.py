@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from raydist.errors import StoreError
 from raydist.store import roaring
-from raydist.store.location import StorageOptions
 from raydist.store.tables import columns_text, lance_errors, open_table, reason_of
 
 _ROWS = 1 << 20
@@ -57,9 +56,7 @@ class Filter:
             return int(dataset.count_rows(self.where))
 
 
-def resolve(
-    dataset: lance.LanceDataset, location: str, where: str | None, *, storage_options: StorageOptions = None
-) -> Filter:
+def resolve(dataset: lance.LanceDataset, location: str, where: str | None) -> Filter:
     """A condition for a version of an embeddings table.
 
     Args:
@@ -70,7 +67,7 @@ def resolve(
     """
     if where is None or not where.strip():
         return Filter()
-    videos = open_table(location, "videos", storage_options=storage_options)
+    videos = open_table(location, "videos")
     own = pa.schema([field for field in dataset.schema if field.name not in ("vector",)])
     theirs = {} if videos is None else _names(videos.schema, own)
     words = _words(where)

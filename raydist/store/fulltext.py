@@ -16,7 +16,6 @@ from lance.query import FullTextOperator, MatchQuery
 from raydist.errors import StoreError
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
-from raydist.store.location import StorageOptions
 from raydist.store.tables import lance_errors, need_table, open_table, reason_of
 
 TABLE, INDEX = "captions", "captions_text"
@@ -38,26 +37,26 @@ class Found:
     """Whether one caption has all of the words, those aside that say nothing, such as `the`."""
 
 
-def refresh(location: str, *, storage_options: StorageOptions = None) -> bool:
+def refresh(location: str) -> bool:
     """Make the index, or take new captions into it; False where there are no captions.
 
     Raises:
         StoreError: the archive cannot be written, and there is no index yet.
     """
-    dataset = open_table(location, TABLE, storage_options=storage_options)
+    dataset = open_table(location, TABLE)
     if dataset is None or not dataset.count_rows():
         return False
     try:
         is_new = not _is_indexed(dataset)
         if is_new or _is_behind(dataset):
             with Lease(location, "search"):  # `forget` must not find a new index of what it takes out
-                dataset = need_table(location, TABLE, storage_options=storage_options)
+                dataset = need_table(location, TABLE)
                 if is_new:
                     dataset.create_scalar_index(_COLUMN, "INVERTED", name=INDEX, with_position=False)
                 else:
                     dataset.optimize.optimize_indices(index_names=[INDEX])
     except (OSError, ValueError) as error:
-        newer = open_table(location, TABLE, storage_options=storage_options)
+        newer = open_table(location, TABLE)
         if newer is None or not _is_indexed(newer):  # else somebody else made it, or the old one will do
             hint = "; run this again" if isinstance(error, OSError) and is_conflict(error) else ""
             raise StoreError(
@@ -67,13 +66,13 @@ def refresh(location: str, *, storage_options: StorageOptions = None) -> bool:
     return True
 
 
-def find(location: str, words: str, limit: int, *, storage_options: StorageOptions = None) -> list[Found]:
+def find(location: str, words: str, limit: int) -> list[Found]:
     """Clips whose captions have some of the words, best first.
 
     Args:
         limit: captions to look at, at most.
     """
-    dataset = open_table(location, TABLE, storage_options=storage_options)
+    dataset = open_table(location, TABLE)
     if dataset is None or not _is_indexed(dataset):
         return []
     whole = {row["_rowid"] for row in _matches(dataset, words, FullTextOperator.AND, limit)}

@@ -27,7 +27,6 @@ from lance.lance import indices as native
 from numpy.typing import NDArray
 
 from raydist.store import centres, objects
-from raydist.store.location import StorageOptions
 from raydist.store.tables import lance_errors, need_table, open_table
 
 NAME = "vector_ivf"
@@ -190,10 +189,10 @@ def wants(location: str, table: str, index_rows: int, unindexed_share: float) ->
     return "refresh" if built.unindexed > unindexed_share * rows else ""
 
 
-def drop(location: str, table: str, *, storage_options: StorageOptions = None) -> bool:
+def drop(location: str, table: str) -> bool:
     """Drop the index; whether there was one. Its files go with the old versions of the table."""
     objects.delete(location, _card_name(table))
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is None or find(dataset) is None:
         return False
     with lance_errors(dataset.uri):

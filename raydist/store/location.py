@@ -9,8 +9,6 @@ import os
 import re
 from pathlib import Path
 
-StorageOptions = dict[str, str] | None
-
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from raydist.errors import StoreError
 from raydist.store import filters, roaring
 from raydist.store.filters import Filter
-from raydist.store.location import StorageOptions
 from raydist.store.tables import lance_errors, need_table
 
 _BLOCK = 8_192
@@ -38,8 +37,6 @@ def top_k(
     k: int,
     where: str | None = None,
     columns: Sequence[str] = ("clip_key", "clip_id", "fingerprint"),
-    *,
-    storage_options: StorageOptions = None,
 ) -> list[pa.Table]:
     """The k rows of each query with the greatest dot product, among those where `where` is true.
 
@@ -54,9 +51,9 @@ def top_k(
         ValueError: for queries that are not [Q, D] or not finite, or k < 1.
         StoreError: no such table, vectors of another width, or a condition that is none; it lists the columns.
     """
-    dataset = need_table(location, table, storage_options=storage_options)
+    dataset = need_table(location, table)
     queries_QD = checked(dataset, table, queries_QD, k)
-    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    passing = filters.resolve(dataset, location, where)
     return ranked(dataset, queries_QD, k, passing, columns)
 
 

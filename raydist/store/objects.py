@@ -11,8 +11,13 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from raydist.store import buckets
+from raydist.errors import StoreError
+from raydist.store import buckets, credentials
 from raydist.store.location import folder, is_uri
+
+_PROBES = "probes"
+_PROVEN: set[str] = set()
+"""Of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,34 @@ def entries(location: str, prefix: str) -> list[Entry]:
     except FileNotFoundError:  # the folder, or a file that was deleted while it was listed
         return found if not _path(location, prefix).is_dir() else entries(location, prefix)
     return found
+
+
+def require_create(location: str) -> None:
+    """Make sure that `create`, and with it every commit, keeps writers apart; a folder always does.
+
+    Raises:
+        StoreError: the store writes what it was asked to create though it is there (it ignores `If-None-Match`): of two
+            commits at once, one would be lost in silence.
+    """
+    if not is_uri(location) or _server_of(location) in _PROVEN:
+        return
+    name = f"{_PROBES}/{uuid.uuid4().hex}"
+    buckets.create(location, name, b"first")
+    try:
+        if buckets.create(location, name, b"second"):
+            raise StoreError(
+                f"{credentials.server_of(location)} keeps no writers apart: it wrote one key of {location!r} twice, "
+                "asked to create it (If-None-Match: *). Commits would be lost in silence, so raydist does not "
+                "write there: expected Amazon S3, Google Cloud Storage, or a server with conditional writes; else use "
+                "a folder"
+            )
+    finally:
+        buckets.delete(location, name)
+    _PROVEN.add(_server_of(location))
+
+
+def _server_of(location: str) -> str:
+    return f"{credentials.server_of(location)} {location}"
 
 
 def _path(location: str, name: str) -> Path:

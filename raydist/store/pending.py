@@ -14,7 +14,6 @@ import lance
 import pyarrow as pa
 
 from raydist.store.join import BUCKET_ROWS, RowBits, buckets
-from raydist.store.location import StorageOptions
 from raydist.store.schema import CLIPS, embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, need_table, open_table
@@ -70,7 +69,6 @@ def pending_clips(
     retry_failed: bool = False,
     columns: Sequence[str] = tuple(CLIPS.names),
     batch_size: int = 8_192,
-    storage_options: StorageOptions = None,
     bucket_rows: int = BUCKET_ROWS,
 ) -> Pending:
     """The clips without a row of this model and without a failure of this stage and model.
@@ -87,9 +85,7 @@ def pending_clips(
     """
     table = embeddings_table(model_key)
     failure = all_of(equals("stage", stage), equals("model_key", model_key))
-    return _waiting(
-        location, table, None, failure, hash_version, retry_failed, columns, batch_size, storage_options, bucket_rows
-    )
+    return _waiting(location, table, None, failure, hash_version, retry_failed, columns, batch_size, bucket_rows)
 
 
 def uncaptioned_clips(
@@ -102,7 +98,6 @@ def uncaptioned_clips(
     retry_failed: bool = False,
     columns: Sequence[str] = tuple(CLIPS.names),
     batch_size: int = 8_192,
-    storage_options: StorageOptions = None,
     bucket_rows: int = BUCKET_ROWS,
 ) -> Pending:
     """The clips without a caption of this origin to this prompt, and without a failure to get one.
@@ -117,9 +112,7 @@ def uncaptioned_clips(
     own = all_of(equals("origin", origin), equals("prompt_hash", prompt_hash))
     done = own if add else f"({own}) OR NOT ({equals('origin', origin)})"
     failure = all_of(equals("stage", "caption"), equals("model_key", model_key))
-    return _waiting(
-        location, "captions", done, failure, None, retry_failed, columns, batch_size, storage_options, bucket_rows
-    )
+    return _waiting(location, "captions", done, failure, None, retry_failed, columns, batch_size, bucket_rows)
 
 
 def _waiting(
@@ -131,14 +124,11 @@ def _waiting(
     retry_failed: bool,
     columns: Sequence[str],
     batch_size: int,
-    storage_options: StorageOptions,
     bucket_rows: int,
 ) -> Pending:
     """Clips without a row in `table` (where `done_where` is true) and without such a failure."""
-    clips = need_table(location, "clips", storage_options=storage_options)
-    others = {
-        name: open_table(location, name, storage_options=storage_options) for name in (table, "failures", "signatures")
-    }
+    clips = need_table(location, "clips")
+    others = {name: open_table(location, name) for name in (table, "failures", "signatures")}
     waiting, signed = RowBits(clips), RowBits(clips)
     total = done_count = failed_count = waiting_count = 0
     with lance_errors(clips.uri):

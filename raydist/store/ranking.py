@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from raydist.store import filters, index, nearest
 from raydist.store.filters import Filter
 from raydist.store.index import Built, Card
-from raydist.store.location import StorageOptions, table_uri
+from raydist.store.location import table_uri
 from raydist.store.tables import lance_errors, need_table
 
 _QUERIES = 256
@@ -49,7 +49,6 @@ def top_k(
     *,
     exact: bool = False,
     probes: int = 0,
-    storage_options: StorageOptions = None,
 ) -> list[pa.Table]:
     """Like `nearest.top_k`.
 
@@ -58,9 +57,9 @@ def top_k(
         probes: partitions of the index to look at, for measurements; 0: as many as were found to be enough. With it
             the index is used whatever a scan would cost.
     """
-    dataset = _opened(location, table, storage_options)
+    dataset = _opened(location, table)
     queries_QD = nearest.checked(dataset, table, queries_QD, k)
-    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    passing = filters.resolve(dataset, location, where)
     built = None if exact or not len(queries_QD) else index.find(dataset)
     if built is None:
         return nearest.ranked(dataset, queries_QD, k, passing, columns)
@@ -144,12 +143,12 @@ def _candidates(
     return found["query_index"].to_numpy().astype(np.int64), addresses
 
 
-def _opened(location: str, table: str, storage_options: StorageOptions) -> lance.LanceDataset:
+def _opened(location: str, table: str) -> lance.LanceDataset:
     """The latest version of the table, on what this process has read of its index before."""
     try:
-        return lance.dataset(table_uri(location, table), storage_options=storage_options, session=_session())
+        return lance.dataset(table_uri(location, table), session=_session())
     except (ValueError, OSError):
-        return need_table(location, table, storage_options=storage_options)  # with our own words for what is wrong
+        return need_table(location, table)  # with our own words for what is wrong
 
 
 @cache

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from raydist.store.location import StorageOptions
 from raydist.store.schema import model_key_of
 from raydist.store.sql import Value, is_in
 from raydist.store.tables import lance_errors, need_table, open_table, table_names
@@ -28,18 +27,18 @@ _KEYS_PER_SCAN = 10_000
 """A longer list makes the filter slower than a second pass over one integer column."""
 
 
-def count_rows(location: str, table: str, where: str | None = None, *, storage_options: StorageOptions = None) -> int:
+def count_rows(location: str, table: str, where: str | None = None) -> int:
     """Rows of a table (where a condition is true); 0 if there is no such table."""
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is None:
         return 0
     with lance_errors(dataset.uri, where=where, schema=dataset.schema):
         return int(dataset.count_rows(where))
 
 
-def model_keys(location: str, *, storage_options: StorageOptions = None) -> list[str]:
+def model_keys(location: str) -> list[str]:
     """The models that have embeddings here, sorted."""
-    names = map(model_key_of, table_names(location, storage_options=storage_options))
+    names = map(model_key_of, table_names(location))
     return [name for name in names if name is not None]
 
 
@@ -50,10 +49,9 @@ def scan_batches(
     *,
     where: str | None = None,
     batch_size: int = 8_192,
-    storage_options: StorageOptions = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows in the table's natural order, batch by batch; nothing where there is no such table."""
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is None:
         return
     wanted = None if columns is None else list(columns)
@@ -63,20 +61,14 @@ def scan_batches(
 
 
 def rows_by_key(
-    location: str,
-    table: str,
-    keys: Sequence[Value],
-    columns: Sequence[str] | None = None,
-    *,
-    key: str = "clip_key",
-    storage_options: StorageOptions = None,
+    location: str, table: str, keys: Sequence[Value], columns: Sequence[str] | None = None, *, key: str = "clip_key"
 ) -> pa.Table:
     """The rows whose `key` is among `keys`, in table order for up to 10,000 keys; keys without a row are left out.
 
     Raises:
         StoreError: if there is no such table or column.
     """
-    dataset = need_table(location, table, storage_options=storage_options)
+    dataset = need_table(location, table)
     wanted = list(columns) if columns is not None else dataset.schema.names
     parts = []
     with lance_errors(dataset.uri):

@@ -46,6 +46,7 @@ def create_or_open(location: str, settings: Mapping[str, Any]) -> dict[str, Any]
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": wanted,
         }
+        objects.require_create(location)
         try:
             objects.create(location, FILE, (json.dumps(document, indent=2) + "\n").encode())
         except OSError as error:

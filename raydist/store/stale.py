@@ -12,10 +12,9 @@ from types import TracebackType
 import pyarrow.compute as pc
 
 from raydist.errors import StoreError
-from raydist.store import commit, read, schema, sql
+from raydist.store import commit, objects, read, schema, sql
 from raydist.store.join import BUCKET_ROWS, buckets
 from raydist.store.lease import Lease
-from raydist.store.location import folder
 
 MARK = "unfinished"
 _KEYS_A_DELETE = 5_000
@@ -26,33 +25,31 @@ class Unfinished:
 
     def __init__(self, location: str) -> None:
         self._location = location
-        self._mark = folder(location) / MARK
 
     def __enter__(self) -> None:
         repair(self._location)
-        self._mark.touch()
+        objects.replace(self._location, MARK, b"")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._mark.unlink(missing_ok=True)
+            objects.delete(self._location, MARK)
 
 
 def repair(location: str) -> None:
     """Finish what a scan that died left behind; nothing to do without its mark."""
-    mark = folder(location) / MARK
-    if mark.exists():
+    if objects.read(location, MARK) is not None:
         _delete_orphans(location)
         delete_stale(location)
 
 
 def repair_unless_scanning(location: str) -> None:
     """Repair for a stage that only reads clips; a scan that is at work leaves its mark rightly and is left alone."""
-    if (folder(location) / MARK).exists():
+    if objects.read(location, MARK) is not None:
         with suppress(StoreError), Lease(location, "scan", exclusive=True):
             repair(location)
-            (folder(location) / MARK).unlink(missing_ok=True)
+            objects.delete(location, MARK)
 
 
 def delete_stale(location: str, *, bucket_rows: int = BUCKET_ROWS) -> int:

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import lance
 import pyarrow as pa
-from lance.file import LanceFileSession
 
 from raydist.errors import StoreError
-from raydist.store.location import StorageOptions, folder, is_uri, table_uri
+from raydist.store import buckets
+from raydist.store.location import folder, is_uri, table_uri
 
 _RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
 _VALID_FIELDS = re.compile(r"\s*Valid fields are [^.]*\.")
@@ -46,9 +46,7 @@ def lance_errors(uri: str, *, where: str | None = None, schema: pa.Schema | None
         raise StoreError(f"table {uri!r} cannot be used: {reason_of(error)}") from error
 
 
-def open_table(
-    location: str, table: str, *, version: int | None = None, storage_options: StorageOptions = None
-) -> lance.LanceDataset | None:
+def open_table(location: str, table: str, *, version: int | None = None) -> lance.LanceDataset | None:
     """A fresh handle on a table (at `version`, else the latest), None if there is no such table.
 
     Raises:
@@ -56,60 +54,54 @@ def open_table(
     """
     uri = table_uri(location, table)
     try:
-        return lance.dataset(uri, version=version, storage_options=storage_options)
+        return lance.dataset(uri, version=version)
     except (ValueError, OSError) as error:
         if "was not found" in str(error) and version is None:
             return None
         raise StoreError(f"table {uri!r} cannot be opened: {reason_of(error)}") from error
 
 
-def need_table(
-    location: str, table: str, *, version: int | None = None, storage_options: StorageOptions = None
-) -> lance.LanceDataset:
+def need_table(location: str, table: str, *, version: int | None = None) -> lance.LanceDataset:
     """Like `open_table`, for a table that must be there.
 
     Raises:
         StoreError: if it is not; the message lists the tables that are.
     """
-    dataset = open_table(location, table, version=version, storage_options=storage_options)
+    dataset = open_table(location, table, version=version)
     if dataset is None:
-        there = ", ".join(table_names(location, storage_options=storage_options)) or "none"
+        there = ", ".join(table_names(location)) or "none"
         raise StoreError(f"no table {table!r} in the archive {location!r}; its tables: {there}")
     return dataset
 
 
-def create_table(
-    location: str, table: str, schema: pa.Schema, *, storage_options: StorageOptions = None
-) -> lance.LanceDataset:
+def create_table(location: str, table: str, schema: pa.Schema) -> lance.LanceDataset:
     """The table, created empty if it is not there; safe with any number of creators at once.
 
     The creating commit asks for version 1 and never tries again: a loser finds the winner's table, so no creator can
     overwrite rows.
     """
-    dataset = open_table(location, table, storage_options=storage_options)
+    dataset = open_table(location, table)
     if dataset is not None:
         return dataset
     uri = table_uri(location, table)
     operation = lance.LanceOperation.Overwrite(schema, [])
     try:
         # No argument says the file format here: Lance's default is the one wanted, and a test holds it to that.
-        return lance.LanceDataset.commit(uri, operation, read_version=0, max_retries=0, storage_options=storage_options)
+        return lance.LanceDataset.commit(uri, operation, read_version=0, max_retries=0)
     except (OSError, ValueError) as error:
-        dataset = open_table(location, table, storage_options=storage_options)
+        dataset = open_table(location, table)
         if dataset is None:
             raise StoreError(f"table {uri!r} cannot be created: {reason_of(error)}") from error
         return dataset
 
 
-def ensure_columns(
-    location: str, table: str, extra: dict[str, pa.DataType], *, storage_options: StorageOptions = None
-) -> None:
+def ensure_columns(location: str, table: str, extra: dict[str, pa.DataType]) -> None:
     """Add columns that the table lacks, empty in the rows that are there.
 
     Raises:
         StoreError: if a column is there with another type.
     """
-    dataset = need_table(location, table, storage_options=storage_options)
+    dataset = need_table(location, table)
     there = {field.name: field.type for field in dataset.schema}
     for name, kind in extra.items():
         if name in there and there[name] != kind:
@@ -123,11 +115,10 @@ def ensure_columns(
             dataset.add_columns(pa.schema(missing))
 
 
-def table_names(location: str, *, storage_options: StorageOptions = None) -> list[str]:
+def table_names(location: str) -> list[str]:
     """The tables of an archive, sorted; [] where nothing is."""
     if is_uri(location):
-        prefixes = LanceFileSession(location, storage_options=storage_options).list_with_delimiter().common_prefixes
-        names = [prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes]
+        names = buckets.folders(location)
         return sorted(name.removesuffix(".lance") for name in names if name.endswith(".lance"))
     root = folder(location)
     if not root.is_dir():

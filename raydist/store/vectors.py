@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from raydist.store import filters
 from raydist.store.current import current_rows
-from raydist.store.location import StorageOptions
 from raydist.store.schema import embeddings
 from raydist.store.tables import lance_errors, need_table
 
@@ -22,9 +21,7 @@ COLUMNS = ("clip_id", "video_id", "start_s", "end_s", "split", "clip_key", "fing
 _BATCH = 8_192
 
 
-def rows_where(
-    location: str, table: str, where: str | None, wanted: Sequence[str], *, storage_options: StorageOptions = None
-) -> pa.Table:
+def rows_where(location: str, table: str, where: str | None, wanted: Sequence[str]) -> pa.Table:
     """All rows that pass, at once.
 
     Args:
@@ -34,8 +31,8 @@ def rows_where(
     Raises:
         StoreError: no such table, or a condition that is none; it lists the columns.
     """
-    dataset = need_table(location, table, storage_options=storage_options)
-    passing = filters.resolve(dataset, location, where, storage_options=storage_options)
+    dataset = need_table(location, table)
+    passing = filters.resolve(dataset, location, where)
     with lance_errors(dataset.uri, where=where, schema=dataset.schema):
         return dataset.scanner(columns=list(wanted), batch_size=_BATCH, **passing.scan).to_table()
 
@@ -49,16 +46,14 @@ def columns(width: int) -> pa.Schema:
 class Export:
     """The rows, found when this is made."""
 
-    def __init__(
-        self, location: str, table: str, where: str | None = None, *, storage_options: StorageOptions = None
-    ) -> None:
+    def __init__(self, location: str, table: str, where: str | None = None) -> None:
         """
         Raises:
             StoreError: no such table, or a condition that is none; it lists the columns.
         """
-        current = current_rows(location, table, storage_options=storage_options)
-        self._dataset = need_table(location, table, version=current.version, storage_options=storage_options)
-        self._filter = filters.resolve(self._dataset, location, where, storage_options=storage_options)
+        current = current_rows(location, table)
+        self._dataset = need_table(location, table, version=current.version)
+        self._filter = filters.resolve(self._dataset, location, where)
         self._addresses = np.sort(current.addresses)
         if where is not None:
             found = [np.empty(0, np.uint64)]
