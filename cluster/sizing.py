@@ -80,6 +80,27 @@ def estimate(
     }
 
 
+def matrix(gpu_tflops: float, utilisation: float, busy: float) -> str:
+    """Cores a GPU by kind of file and model as a Markdown table: exact sampling, and fast behind the slash."""
+    models = [name for name in GFLOP_A_CLIP if name != "tiny"]
+    rates = {name: utilisation * gpu_tflops * 1000 / GFLOP_A_CLIP[name] for name in models}
+    exact, fast = decoding_ms("exact"), decoding_ms("fast")
+    lines = [
+        "| file | CPU ms a clip | " + " | ".join(f"{name}, {rates[name]:.0f} clips/s" for name in models) + " |",
+        "| --- | ---: | " + " | ".join("---:" for _ in models) + " |",
+    ]
+    for kind in exact:
+        cells = []
+        for name in models:
+            cores = [
+                estimate(decode_s=times[kind] / 1000, gpu_clips_per_s=rates[name], busy=busy)["cores_a_gpu"]
+                for times in (exact, fast)
+            ]
+            cells.append(" / ".join(f"{count:.0f}" if count >= 10 else f"{count:.1f}" for count in cores))
+        lines.append(f"| {kind} | {exact[kind]:.0f} / {fast[kind]:.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 @click.command()
 @click.option("--model", type=click.Choice(list(GFLOP_A_CLIP)), default="viclip-b16", show_default=True)
 @click.option("--file", "kind", help="A row of the decoding table. [default: all of them]")
@@ -93,6 +114,7 @@ def estimate(
 @click.option("--clips", type=int, default=1_000_000, show_default=True)
 @click.option("--core-hour", type=float, default=0.0, help="Price of a CPU core for an hour.")
 @click.option("--gpu-hour", type=float, default=0.0, help="Price of a GPU for an hour, without its machine's cores.")
+@click.option("--table", is_flag=True, help="Cores a GPU by file and model, in Markdown; needs --gpu-tflops.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def main(
     model: str,
@@ -101,15 +123,21 @@ def main(
     gpu_clips_per_s: float | None,
     gpu_tflops: float | None,
     utilisation: float,
+    table: bool,
     as_json: bool,
     **prices: Any,
 ) -> None:
     """How many CPU cores feed one GPU, and what a number of clips costs."""
     if (gpu_clips_per_s is None) == (gpu_tflops is None):
         raise click.UsageError("state --gpu-clips-per-s, which is measured, or --gpu-tflops, which is a guess")
-    table = decoding_ms(sampling)
-    if kind is not None and kind not in table:
-        raise click.UsageError(f"no row {kind!r}: expected one of {', '.join(table)}")
+    if table:
+        if gpu_tflops is None:
+            raise click.UsageError("--table compares models: it needs --gpu-tflops")
+        click.echo(matrix(gpu_tflops, utilisation, prices["busy"]))
+        return
+    times_ms = decoding_ms(sampling)
+    if kind is not None and kind not in times_ms:
+        raise click.UsageError(f"no row {kind!r}: expected one of {', '.join(times_ms)}")
     rate = gpu_clips_per_s or utilisation * (gpu_tflops or 0) * 1000 / GFLOP_A_CLIP[model]
     if not as_json:
         source = "as you measured" if gpu_clips_per_s else f"assumed: {utilisation:.0%} of {gpu_tflops:g} TFLOP/s"
@@ -117,15 +145,15 @@ def main(
         click.echo(
             f"{'file':<18}{'CPU ms a clip':>14}{'cores a GPU':>13}{'core-hours':>12}{'GPU-hours':>11}{'cost':>10}"
         )
-    for name in [kind] if kind else table:
-        row = estimate(decode_s=table[name] / 1000, gpu_clips_per_s=rate, **prices)
+    for name in [kind] if kind else times_ms:
+        row = estimate(decode_s=times_ms[name] / 1000, gpu_clips_per_s=rate, **prices)
         if as_json:
             click.echo(
                 json.dumps({"file": name, "model": model, "gpu_clips_per_s": rate, "cpu_ms": table[name], **row})
             )
         else:
             click.echo(
-                f"{name:<17}{table[name]:>15,.0f}{row['cores_a_gpu']:>13,.1f}{row['core_hours']:>12,.0f}"
+                f"{name:<17}{times_ms[name]:>15,.0f}{row['cores_a_gpu']:>13,.1f}{row['core_hours']:>12,.0f}"
                 f"{row['gpu_hours']:>11,.1f}{row['cost']:>9,.2f}"
             )
 
