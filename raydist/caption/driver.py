@@ -86,7 +86,7 @@ def run(config: Config, wanted: Wanted) -> Report:
         )
         return summary.dry_run(config, job, found, estimated, time.monotonic() - began, thinks=thinks)
     name = new_run("caption")
-    with lease.Lease(location, VERB) as held:
+    with lease.Lease(location, VERB, run=name) as held:
         _require_alone(location, held)
         Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
@@ -281,13 +281,21 @@ def _graph(config: Config, job: Job, manifest: Manifest, resources: runtime.Reso
 
     section = config.caption
     hosted = section.provider != "local"
-    gpu = not hosted and section.device != "cpu" and resources.gpus >= 1
+    gpu = not hosted and resources.use_gpu(section.device, "caption.device")
     askers = 0 if gpu else 1
     if hosted:
         askers = section.batch_jobs if section.batch_api else -(-section.in_flight // _THREADS)
-    decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
-    cpus = ASKER_CPUS if hosted else runtime.ENCODER_CPUS
-    plan = runtime.plan(resources, workers=decoders, encoders=askers, gpus=gpu, encoder_cpus=cpus)
+    plan = runtime.plan(
+        resources,
+        workers=section.decoders,
+        units=manifest.rows,
+        worker_cpus=config.decode.cpus,
+        memory_mb=config.decode.memory_mb,
+        encoders=askers,
+        gpus=gpu,
+        encoder_cpus=ASKER_CPUS if hosted else None,
+    )
+    runtime.announce(plan, resources, encoders="askers")
     location = config.require_archive()
     prepared = manifest.dataset().map_batches(
         # 1:N, CPU. An actor with one child process: a decoder that dies costs one clip, not a worker.
@@ -295,7 +303,7 @@ def _graph(config: Config, job: Job, manifest: Manifest, resources: runtime.Reso
         fn_constructor_args=(roots.places(location, config.roots), job.sending, config.limits()),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.workers),
+        compute=plan.worker_pool(),
         num_cpus=plan.worker_cpus,
     )
     asker, arguments, batch = _asking(config, job, plan, gate)
@@ -305,8 +313,8 @@ def _graph(config: Config, job: Job, manifest: Manifest, resources: runtime.Reso
         fn_constructor_args=arguments,
         batch_size=batch,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.encoders),
-        num_cpus=cpus,
+        compute=plan.encoder_pool() if gpu else ActorPoolStrategy(size=plan.encoders),
+        num_cpus=plan.encoder_cpus,
         num_gpus=plan.encoder_gpus,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -16,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist import choice, runtime
-from raydist.config import Config
-from raydist.dedup import decisions, read
+from raydist.config import Config, archive_location
+from raydist.dedup import decisions, read, shared
 from raydist.dedup.known import JoinedClips, Pairs, Reference, by_first, edges_of, unread
 from raydist.dedup.request import Request
 from raydist.dedup.settled import Found, settled
@@ -27,15 +26,15 @@ from raydist.progress import talk
 from raydist.records import Report
 from raydist.store import current, lease, schema, settings, sql, stale
 from raydist.store import read as tables
+from raydist.store.location import is_uri
 from raydist.store.models import Stored
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.runs import new_run, save
 
 STAGE = "dedup"
-_SCRATCH = "join"
 
 
 _NOTHING = Joined(
-    edges=Path(_SCRATCH),
+    edges=Path(shared.SCRATCH),
     crowds=CROWDS.empty_table(),
     pairs=0,
     written=0,
@@ -59,18 +58,16 @@ def run(config: Config, request: Request) -> Report:
     reference = _reference(location, request.against, model)
     decisions.record(location, request.said(reference.name), request.by)
     name = new_run(STAGE)
-    folder = run_folder(location, name)
-    with lease.Lease(location, STAGE) as held:
+    with lease.Lease(location, STAGE, run=name) as held:
         _refuse_twin(held)
         stale.repair_unless_scanning(location)
-        _sweep_scratch(location, held)
+        shared.sweep(location, STAGE)  # no other one is at work
         try:
-            found = _pairs(config, model, reference, folder / _SCRATCH, retry_failed=request.retry_failed)
+            with shared.work(location, name) as scratch:
+                found = _pairs(config, model, reference, scratch, retry_failed=request.retry_failed)
         except KeyboardInterrupt:
             talk.print("stopped; clips that were read again are kept, `raydist dedup` goes on from there")
             raise
-        finally:
-            shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
         report = settled(config, request, model.model_key, reference, found, name)
     failed = _failures(location, started)
     report = _finished(report, found, failed, time.monotonic() - began)
@@ -86,32 +83,25 @@ def _reference(location: str, against: str | None, model: Stored) -> Reference:
     """
     if against is None:
         return Reference()
-    document = settings.open_existing(against)
-    if Path(against).resolve() == Path(location).resolve():
+    place = archive_location(against)
+    document = settings.open_existing(place)
+    if place == location or (not is_uri(place) and Path(place).resolve() == Path(location).resolve()):
         raise ArchiveError(f"--against {against!r} is the archive itself: leave it out, or name another archive")
-    if not tables.count_rows(against, schema.embeddings_table(model.model_key)):
-        keys = ", ".join(tables.model_keys(against)) or "none"
+    if not tables.count_rows(place, schema.embeddings_table(model.model_key)):
+        keys = ", ".join(tables.model_keys(place)) or "none"
         raise StoreError(
             f"--against {against!r} has no vectors of {model.model_key}, it has: {keys}; vectors of two models cannot "
             f"be compared: run `raydist embed --archive {against} --model {model.name}` first"
         )
     mark = json.dumps([document["created_at"], document["settings"]], sort_keys=True)
-    return Reference(
-        location=against, name=f"{Path(against).resolve().name}-{blake2b(mark.encode(), digest_size=4).hexdigest()}"
-    )
+    last = place.rpartition("/")[2] if is_uri(place) else Path(place).resolve().name
+    return Reference(location=place, name=f"{last}-{blake2b(mark.encode(), digest_size=4).hexdigest()}")
 
 
 def _refuse_twin(held: lease.Lease) -> None:
     twins = [holder for holder in held.others() if holder.verb == STAGE]
     if twins:
         raise StoreError(f"{twins[0]} finds duplicates in this archive already: wait for it, or stop it")
-
-
-def _sweep_scratch(location: str, held: lease.Lease) -> None:
-    """What runs that were killed left behind; no other one is at work."""
-    del held  # who holds the lease knows that
-    for folder in run_folder(location, "").glob(f"{STAGE}-*/{_SCRATCH}"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pairs(config: Config, model: Stored, reference: Reference, scratch: Path, *, retry_failed: bool) -> Found:

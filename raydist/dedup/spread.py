@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from raydist import runtime
 from raydist.config import Config
-from raydist.dedup import cells, crowds, scratch, tasks
+from raydist.dedup import cells, crowds, scratch, shared, tasks
 from raydist.dedup.exact import check_threshold
 from raydist.dedup.facing import EDGES, Faced, face
 from raydist.dedup.kernel import block_of
 from raydist.dedup.tasks import CROWDS, Assembled, Piece, Shard, Stretch
 from raydist.dedup.workers import Call, run_all
-from raydist.errors import ResourceError, StoreError
+from raydist.errors import StoreError
 from raydist.runtime import Resources
 from raydist.store import current
 
@@ -100,7 +100,8 @@ def join(
     """All pairs of clips whose vectors have a cosine of `threshold` or more.
 
     Args:
-        work: a folder of this run alone that all nodes see; what an earlier run left there is deleted.
+        work: a folder of this run alone that all nodes see, or that is `shared`; what an earlier run left there is
+            deleted.
         other: rows of another archive: pairs of a clip of `side` and one of `other` only.
         known: `clip_key`, `fingerprint` of rows of `side` that were joined before: pairs of two of them are left out,
             and with `other` all of theirs.
@@ -112,7 +113,7 @@ def join(
         ResourceError: `dedup.device` is `cuda` and the cluster has no GPU.
     """
     check_threshold(threshold)
-    device = _device(config.dedup.device, resources)
+    device = "cuda" if resources.use_gpu(config.dedup.device, "dedup.device") else "cpu"
     for name in ("layout", "shards", "groups", "crowds", "edges"):
         shutil.rmtree(work / name, ignore_errors=True)
     (work / "edges").mkdir(parents=True)
@@ -124,14 +125,11 @@ def join(
         _refuse_other_width(rows, others)
     else:
         others = rows.only(old)
-    run = _Run(work, threshold, limit=config.dedup.tasks or max(1, int(resources.cpus - runtime.LIGHT_CPUS)))
-    return run.joined(new, others, device, int(resources.gpus), within=other is None)
-
-
-def _device(wanted: str, resources: Resources) -> str:
-    if wanted == "cuda" and resources.gpus < 1:
-        raise ResourceError("dedup.device=cuda, but the cluster has no GPU: add one, or set dedup.device=cpu")
-    return "cuda" if wanted != "cpu" and resources.gpus >= 1 else "cpu"
+    run = _Run(work, threshold, limit=config.dedup.tasks or max(1, int(resources.most_cpus - runtime.LIGHT_CPUS)))
+    try:
+        return run.joined(new, others, device, int(resources.most_gpus), within=other is None)
+    finally:
+        shared.clear_nodes()
 
 
 def _refuse_other_width(side: current.Rows, other: current.Rows) -> None:
@@ -261,7 +259,7 @@ class _Run:
 
     def _crowds(self) -> pa.Table:
         """The crowds of the new clips; those of others only say what is written of pairs with them."""
-        files = sorted((self._work / "crowds").glob("a-*.parquet"))
+        files = shared.files(self._work / "crowds", "a-")
         return pa.concat_tables([CROWDS.empty_table(), *map(pq.read_table, files)])
 
 

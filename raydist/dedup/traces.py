@@ -31,7 +31,7 @@ from raydist.progress import bar
 from raydist.records import DecodedClip, Limits, Span
 from raydist.store import commit, read, schema, sql
 from raydist.store.manifest import Manifest
-from raydist.store.runs import new_run, run_folder
+from raydist.store.runs import discard, new_run
 
 if TYPE_CHECKING:
     import ray.data
@@ -217,8 +217,8 @@ def _failures(location: str, wanted: Collection[Key]) -> dict[Key, str]:
 def _decode(config: Config, missing: Sequence[Clip], resources: runtime.Resources) -> dict[Key, str]:
     """Decode on the cluster; this process commits what the workers wrote."""
     location = config.require_archive()
-    folder = run_folder(location, new_run("traces"))
-    manifest = Manifest(folder / "manifest")
+    name = new_run("traces")
+    manifest = Manifest.of_run(location, name)
     written = commit.Committer(location, "traces", schema.TRACES)
     failures = commit.Committer(location, "failures", schema.FAILURES)
     failed: dict[Key, str] = {}
@@ -227,8 +227,14 @@ def _decode(config: Config, missing: Sequence[Clip], resources: runtime.Resource
     since = time.monotonic()
     try:
         manifest.write([_units(missing)])
-        workers = config.embed.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1
-        plan = runtime.plan(resources, workers=min(workers, manifest.rows))
+        plan = runtime.plan(
+            resources,
+            workers=config.embed.decoders,
+            units=manifest.rows,
+            worker_cpus=config.decode.cpus,
+            memory_mb=config.decode.memory_mb,
+        )
+        runtime.announce(plan, resources)
         with bar("reading clips again", len(missing)) as progress:
             for block in runtime.blocks(_graph(manifest, plan, location, config.limits())):
                 rows = block.to_pylist()
@@ -244,8 +250,7 @@ def _decode(config: Config, missing: Sequence[Clip], resources: runtime.Resource
         written.commit(good)
         failures.commit(bad)
         manifest.remove()
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        discard(location, name)
     return failed
 
 
@@ -262,15 +267,13 @@ def _units(missing: Sequence[Clip]) -> pa.Table:
 
 def _graph(manifest: Manifest, plan: runtime.Plan, location: str, limits: Limits) -> ray.data.Dataset:
     """manifest -> tracers, which write."""
-    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
     return manifest.dataset().map_batches(
         # 1:N, CPU. An actor with one child process, as in `embed`; it writes its traces itself.
         Tracer,
         fn_constructor_args=(location, limits),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.workers),
+        compute=plan.worker_pool(),
         num_cpus=plan.worker_cpus,
     )
 

@@ -192,8 +192,14 @@ class _Build:
                 runtime.session(self._config.ray) as resources,
                 bar("decoding frames", len(missing)) as progress,
             ):
-                wanted = self._config.embed.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1
-                plan = runtime.plan(resources, workers=min(wanted, manifest.rows))
+                plan = runtime.plan(
+                    resources,
+                    workers=self._config.embed.decoders,
+                    units=manifest.rows,
+                    worker_cpus=self._config.decode.cpus,
+                    memory_mb=self._config.decode.memory_mb,
+                )
+                runtime.announce(plan, resources)
                 try:
                     for block, rows in runtime.references(self._graph(manifest, plan)):
                         self._held_blocks.append(block)
@@ -211,8 +217,6 @@ class _Build:
 
     def _graph(self, manifest: Manifest, plan: runtime.Plan) -> ray.data.Dataset:
         """manifest -> decoders, which write."""
-        from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
         places = roots.places(self._location, self._config.roots)
         return manifest.dataset().map_batches(
             # 1:N, CPU. An actor with one child process, as in `embed`; it writes its frames itself.
@@ -220,7 +224,7 @@ class _Build:
             fn_constructor_args=(places, self._target, self._config.limits()),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.workers),
+            compute=plan.worker_pool(),
             num_cpus=plan.worker_cpus,
         )
 

@@ -187,18 +187,23 @@ def plan(
     )
 
 
-def announce(made: Plan, resources: Resources, *, what: str = "decoders", batch: int = 0) -> None:
+def announce(
+    made: Plan, resources: Resources, *, what: str = "decoders", encoders: str = "encoders", batch: int = 0
+) -> None:
     """Say the plan on stderr, before anything starts."""
-    for line in described(made, resources, what=what, batch=batch):
+    for line in described(made, resources, what=what, encoders=encoders, batch=batch):
         talk.print(line)
 
 
-def described(made: Plan, resources: Resources, *, what: str = "decoders", batch: int = 0) -> list[str]:
+def described(
+    made: Plan, resources: Resources, *, what: str = "decoders", encoders: str = "encoders", batch: int = 0
+) -> list[str]:
     """The plan in a line or two."""
     parts = [f"{_range(made.least_workers, made.workers)} {what} x {made.worker_cpus:g} CPU"]
     if made.encoders:
-        size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU, {made.threads} threads"
-        parts.append(f"{_range(made.least_encoders, made.encoders)} encoders x {size}")
+        size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU"
+        size += f", {made.threads} threads" if batch and not made.encoder_gpus else ""
+        parts.append(f"{_range(made.least_encoders, made.encoders)} {encoders} x {size}")
     if batch:
         parts.append(f"batches of {batch}")
     nodes = "1 node" if resources.nodes == 1 else f"{resources.nodes} nodes"

@@ -81,7 +81,7 @@ def run(config: Config, request: Request) -> Report:
     own_splits = told.read_splits(request.splits) if request.splits else None
     config = _opened(config, location, create=bool(request.inputs))
     name = new_run("scan")
-    with lease.Lease(location, "scan", exclusive=True) as held, stale.Unfinished(location):
+    with lease.Lease(location, "scan", exclusive=True, run=name) as held, stale.Unfinished(location):
         Manifest.sweep(location, held.others)
         notes = _moved(location, request.moved, remote) if request.moved else []
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name, remote)
@@ -310,16 +310,21 @@ def _probed_here(config: Config, manifest: Manifest, places: Mapping[str, str]) 
 def _probed_on_ray(config: Config, manifest: Manifest, places: Mapping[str, str]) -> Iterator[pa.Table]:
     """Run the graph manifest -> probes."""
     with runtime.session(config.ray) as resources:
-        from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
-        plan = runtime.plan(resources, workers=min(config.scan.probes or 10_000, int(resources.cpus), manifest.rows))
+        plan = runtime.plan(
+            resources,
+            workers=config.scan.probes,
+            units=manifest.rows,
+            worker_cpus=config.decode.cpus,
+            memory_mb=config.decode.memory_mb,
+        )
+        runtime.announce(plan, resources, what="probes")
         probed = manifest.dataset().map_batches(
             # 1:1, CPU. An actor with one child process: a file that kills its reader costs one file.
             Prober,
             fn_constructor_args=(dict(places), config.limits()),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.workers),
+            compute=plan.worker_pool(),
             num_cpus=plan.worker_cpus,
         )
         yield from runtime.blocks(probed)
