@@ -1,7 +1,8 @@
 """cluster_rules: what must hold of the files in cluster/, as lists of faults; an empty list is a good file.
 
 Reads   the text of a file, so that a test can hand in one with a fault in it
-Asks    Ray's own schema for its launcher, KubeRay's for its kinds, Kubernetes' for the others; then rules of our own
+Asks    Ray's own schema for its launcher and the clouds' for machines, KubeRay's for its kinds, Kubernetes' for the
+        others; then rules of our own
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import jsonschema
 import kubernetes_validate
 import yaml
+from botocore.validate import ParamValidator
 
 from raydist import __version__
 
@@ -41,7 +44,7 @@ def ray_version() -> str:
 
 @cache
 def schema(name: str) -> jsonschema.Draft202012Validator:
-    """A schema of KubeRay that lies beside the tests."""
+    """A schema of KubeRay or Google that lies beside the tests."""
     with gzip.open(ROOT / "tests" / "data" / f"{name}.json.gz") as file:
         return jsonschema.Draft202012Validator(json.load(file))
 
@@ -159,7 +162,12 @@ def _pod_faults(pod: dict[str, Any]) -> list[str]:
     faults += [f"a pod with {key}" for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
     faults += [f"volume {volume['name']} is the machine's" for volume in pod.get("volumes", []) if "hostPath" in volume]
     volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
-    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+    everyone = [*pod["containers"], *pod.get("initContainers", [])]
+    images = {container.get("image") for container in everyone}
+    faults += (
+        [f"a node would fetch {len(images)} images: {', '.join(sorted(map(str, images)))}"] if len(images) > 1 else []
+    )
+    for container in everyone:
         faults += [f"container {container['name']}: {fault}" for fault in _container_faults(container, volumes)]
     return faults
 
@@ -260,14 +268,33 @@ def _literal_secret(option: str) -> bool:
     return option.startswith("--env ") and bool(value) and SECRET_NAME.search(name) is not None
 
 
+def _machine_faults(provider: str, config: dict[str, Any]) -> list[str]:
+    """Faults of what Ray hands on to the cloud, by the cloud's own description of its API."""
+    if provider == "gcp":
+        found = schema("gce-instance").iter_errors(config)
+        return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in found]
+    service = botocore.session.Session().get_service_model("ec2")
+    asked = service.operation_model("RunInstances").input_shape
+    report = ParamValidator().validate(config | {"MinCount": 1, "MaxCount": 1}, asked)
+    kinds = getattr(service.shape_for("InstanceType"), "enum", [])
+    known = config["InstanceType"] in kinds
+    return [
+        *report.generate_report().splitlines(),
+        *([] if known else [f"no instance type {config['InstanceType']!r}"]),
+    ]
+
+
 def _node_faults(prepared: dict[str, Any]) -> list[str]:
     faults, gpus = [], 0
-    types = prepared["available_node_types"]
-    if prepared["provider"]["type"] == "local":
+    types, provider = prepared["available_node_types"], prepared["provider"]["type"]
+    if provider == "local":
         node = types["local.cluster.node"]
         return [] if 0 <= node["min_workers"] < node["max_workers"] else ["the cluster does not grow"]
     for name, node in types.items():
-        spot = "'MarketType': 'spot'" in str(node["node_config"]) or "'preemptible': True" in str(node["node_config"])
+        if found := _machine_faults(provider, node["node_config"]):
+            faults += [f"{name}: {fault}" for fault in found]
+            continue
+        spot = "'MarketType': 'spot'" in str(node["node_config"]) or "'SPOT'" in str(node["node_config"])
         gpus += node["resources"].get("GPU", 0)
         if name == prepared["head_node_type"]:
             faults += ["the head may vanish: it is a spot machine"] if spot else []
