@@ -13,12 +13,15 @@ import pyarrow as pa
 from raydist import gauges
 from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
+from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
 from raydist.store import commit, models, pending, schema
 
-PENDING_BATCH = 65_536
+PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
+
+_COLUMNS = ("video_id", *(name for name in CLIP_COLUMNS if name != "has_signature"))
 
 
 class Tables(NamedTuple):
@@ -50,6 +53,7 @@ class Ledger:
             STAGE,
             hash_version=HASH_VERSION,
             retry_failed=retry_failed,
+            columns=_COLUMNS,
             batch_size=PENDING_BATCH,
         )
         seen = self._pending.versions

@@ -25,6 +25,8 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A worker that is slow to start on a busy machine is given up after 60 s, and the next one finds it busier still.
     "RAY_worker_register_timeout_seconds": "300",
+    # Of each task that ended Ray's head keeps 2 KB for its dashboard, of up to 100,000.
+    "RAY_task_events_max_num_task_in_gcs": "1000",
 }
 
 _SILENT = {

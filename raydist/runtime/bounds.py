@@ -1,0 +1,98 @@
+"""What keeps a dataset of millions of blocks small: short queues, and no statistics of blocks that are done.
+
+Ray Data bounds what waits between two steps by the bytes in its object store. Small blocks are not kept there but in
+the driver (30 KB a unit of work, 1 GB in a million clips), and a manifest is made of small ones. So what waits is
+bounded by number too: a step stops while the next one has a multiple of what it works on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from raydist import gauges
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
+
+FEWEST = 8
+"""Blocks that may wait for a step that has hardly begun."""
+
+TIMES = 4
+"""Blocks that may wait for a step, as a multiple of those that it works on: nobody runs dry between two looks."""
+
+UNREAD = 64
+"""Blocks that may wait for the driver while it commits."""
+
+_SHOWN_EACH_S = 1.0
+_ACTORS = "MapBatches("
+
+
+def set_in(context: DataContext) -> None:
+    """Bound the datasets that are made with this context."""
+    from ray.data._internal.execution import backpressure_policy as ray_policies
+
+    callbacks: list[Any] = context.custom_execution_callback_classes
+    if Watch not in callbacks:
+        callbacks.append(Watch)
+    policies = [*ray_policies.ENABLED_BACKPRESSURE_POLICIES, ShortQueues]
+    context.set_config(ray_policies.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+
+
+class ShortQueues:
+    """A backpressure policy of Ray Data: asked before a step starts a task, and before a task's output is read."""
+
+    name = "ShortQueues"
+
+    def __init__(self, context: DataContext, topology: Any, resources: Any) -> None:
+        self._topology = topology
+
+    def can_add_input(self, operator: Any) -> bool:
+        """Whether the step may start another task."""
+        return not self._is_full(operator)
+
+    def max_task_output_bytes_to_read(self, operator: Any) -> int | None:
+        """How much may be taken over from the step's running tasks: nothing, or (None) anything."""
+        return 0 if self._is_full(operator) else None
+
+    def _is_full(self, operator: Any) -> bool:
+        """Whether enough waits behind the step. What the next one gathers for a batch is not counted: it may need more
+        blocks than these for one."""
+        nexts = operator.output_dependencies
+        if not nexts:
+            return bool(self._topology[operator].output_queue.num_blocks >= UNREAD)
+        return any(
+            sum(queue.num_blocks for queue in self._topology[step].input_queues)
+            >= max(FEWEST, TIMES * step.num_active_tasks())
+            for step in nexts
+        )
+
+
+class Watch:
+    """An execution callback of Ray Data: called at each step of its loop."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Nothing to do."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Drop the statistics of blocks that are done (1 KB each, and nobody reads them), and show the queues."""
+        now = time.monotonic()
+        show = now - self._shown >= _SHOWN_EACH_S
+        for operator, state in executor._topology.items():
+            noted = getattr(operator, "_output_blocks_stats", None)
+            if noted:
+                noted.clear()
+            if show and operator.name.startswith(_ACTORS):
+                stage = operator.name[len(_ACTORS) : -1].lower()
+                gauges.show("raydist_queue_blocks", state.total_enqueued_input_blocks(), stage=stage)
+        if show:
+            self._shown = now
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        """Nothing to do."""
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        """Nothing to do."""

@@ -1,0 +1,164 @@
+"""bench scale: a night with a million clips, of which none exists: memory, time a block, `status`, planning again.
+
+Answers: does anything of head or workers grow with the number of clips?
+Asked for: flat curves, the same for one and four million; `status` < 2 s; planning of a resumed run < 60 s.
+
+    python tests/benchmarks/scale.py --clips 1000000 --keep /tmp/one.json
+    python tests/benchmarks/scale.py --clips 4000000 --keep /tmp/four.json
+    python tests/benchmarks/scale.py --plot /tmp/one.json /tmp/four.json --out docs/scale.png
+
+The rows of `videos` and `clips` are synthetic, decoding and the model are stand-ins with frames of 768 bytes
+(`tests/embed/stand_ins.py`); all else is the product's. Without an index of the vectors unless `--index`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "embed")]
+
+import conditions  # noqa: E402  # after the path is set
+import curves  # noqa: E402  # the tests' own
+import synthetic  # noqa: E402  # as above
+
+from raydist import status  # noqa: E402
+from raydist.embed.ledger import Ledger  # noqa: E402
+from raydist.models.registry import describe  # noqa: E402
+from raydist.store import commit, schema  # noqa: E402
+
+HEAD = ("driver", "gcs", "raylet")
+WORKERS = ("decoder", "embedder", "worker")
+
+
+def main() -> None:
+    """Measure and print one JSON line; or draw what was measured."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--clips", type=int, default=1_000_000)
+    options.add_argument("--every", type=float, default=5.0, help="seconds between two looks")
+    options.add_argument(
+        "--index", action="store_true", help="build the index of the vectors at the end, as embed does"
+    )
+    options.add_argument("--keep", type=Path, help="write the curves there")
+    options.add_argument("--plot", nargs="+", type=Path, help="curves that were kept: draw them, measure nothing")
+    options.add_argument("--out", type=Path, default=ROOT / "docs" / "scale.png")
+    given = options.parse_args()
+    if given.plot:
+        _draw([json.loads(path.read_text()) for path in given.plot], given.out)
+        return
+    print(json.dumps(_measured(given)))
+
+
+def _measured(given: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="rs", ignore_cleanup_errors=True) as place:
+        began = time.monotonic()
+        archive = synthetic.write(Path(place) / "archive", given.clips)
+        written_s = time.monotonic() - began
+        settings = [] if given.index else [f"search.index_rows={10 * given.clips}"]
+        run = curves.watched(archive, *settings, every_s=given.every)
+        after = _after(archive, given.clips)
+    figures = {
+        "bench": "scale",
+        "clips": given.clips,
+        "rows": run.report["rows"],
+        "failed": run.report["failed"],
+        "archive_written_s": round(written_s, 1),
+        **_rates(run),
+        "head_mib": {role: _level(run, role) for role in HEAD},
+        "workers_mib": {role: _level(run, role) for role in WORKERS},
+        "growth_mib": {role: round(run.growth_mib(role), 1) for role in (*HEAD, *WORKERS)},
+        "store_mib": round(max(run.store_mib)),
+        **after,
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "cpu": conditions.cpu_name(),
+        "commit": conditions.commit(),
+    }
+    if given.keep:
+        given.keep.write_text(json.dumps({"figures": figures, **asdict(run)}))
+    return figures
+
+
+def _rates(run: curves.Curves) -> dict[str, float]:
+    """Clips a second in quarters of the run, and what came before its first clip."""
+    began, ended = run.report["details"]["active"]
+    total = max(run.clips)
+    points = [
+        next(at for at, done in zip(run.seconds, run.clips, strict=True) if done >= total * part / 4)
+        for part in (1, 2, 3, 4)
+    ]
+    return {
+        "seconds": round(run.report["seconds"], 1),
+        "until_first_clip_s": round(began - run.report["launched"], 1),
+        "clips_per_s": round(total / (ended - began), 1),
+        "ms_a_clip_second_quarter": round(4000 * (points[1] - points[0]) / total, 3),
+        "ms_a_clip_last_quarter": round(4000 * (points[3] - points[2]) / total, 3),
+    }
+
+
+def _level(run: curves.Curves, role: str) -> list[float]:
+    """Anonymous memory: median of the second quarter of the run, median of the last, and the peak of all."""
+    middle, last = (sorted(run.between(role, *part)) for part in ((0.25, 0.5), (0.75, 1.0)))
+    return [round(middle[len(middle) // 2]), round(last[len(last) // 2]), round(max(run.own_mib[role]))]
+
+
+def _after(archive: Path, clips: int) -> dict[str, Any]:
+    """`status`, and what a run that begins again plans: with nothing left, and with a tenth of the clips left."""
+    config = synthetic.configure(archive)
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        books = status.run(config)
+        times.append(time.monotonic() - began)
+    (counts,) = books["embeddings"].values()
+    info = describe("tiny")
+    began = time.monotonic()
+    none = Ledger(str(archive), info).expected
+    planned_s = time.monotonic() - began
+    commit.delete(str(archive), schema.embeddings_table(info.model_key), "start_s < 75")  # 3 of a video's 25 clips
+    began = time.monotonic()
+    ledger = Ledger(str(archive), info)
+    waiting = sum(table.num_rows for table in ledger.pending())
+    return {
+        "books": counts,
+        "status_s": [round(seconds, 2) for seconds in times],
+        "plan_s": round(planned_s, 2),
+        "left": none,
+        "plan_of_an_eighth_s": round(time.monotonic() - began, 2),
+        "left_of_an_eighth": waiting,
+    }
+
+
+def _draw(kept: list[dict[str, Any]], out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5), constrained_layout=True)
+    styles = ("-", "--", ":")
+    for curve, style in zip(kept, styles, strict=False):
+        name = f"{curve['figures']['clips'] / 1e6:g} M clips"
+        share = [100 * clips / max(curve["clips"]) for clips in curve["clips"]]
+        for axis, roles in ((axes[0], HEAD), (axes[1], WORKERS)):
+            for number, role in enumerate(roles):
+                axis.plot(share, curve["own_mib"][role], style, color=f"C{number}", label=f"{role}, {name}")
+        axes[2].plot([at / 60 for at in curve["seconds"]], [clips / 1e6 for clips in curve["clips"]], style, label=name)
+    for axis, title in ((axes[0], "head: anonymous memory, MiB"), (axes[1], "workers: the largest of each kind, MiB")):
+        axis.set(title=title, xlabel="% of the clips committed", ylim=(0, None))
+    axes[2].set(title="million clips committed", xlabel="minutes")
+    for axis in axes:
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.savefig(out, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
