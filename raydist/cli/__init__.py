@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 
 import click
 
-from raydist.cli import about, dedup, finding, stages
+from raydist.cli import about, cluster, dedup, finding, stages
 from raydist.cli.common import INTERRUPTED, cli
 from raydist.errors import RaydistError
 from raydist.progress import talk
 
-__all__ = ["about", "cli", "dedup", "finding", "main", "stages"]
+__all__ = ["about", "cli", "cluster", "dedup", "finding", "main", "stages"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,6 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     if sys.platform == "win32":
         talk.print("raydist does not run on Windows itself: use it in WSL2")
         raise SystemExit(2)
+    _take_stops()
     try:
         cli.main(args=arguments, prog_name="raydist", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
@@ -45,6 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001  # the one edge where anything becomes a message
         _explain(error, f"{type(error).__name__}: {error}\nThis is not expected; --debug shows where it comes from.")
         raise SystemExit(1) from None
+
+
+def _take_stops() -> None:
+    """What a cluster or a service manager stops ends as with Ctrl-C: stages commit what is done."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _explain(error: BaseException, message: str) -> None:
