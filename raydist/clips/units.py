@@ -15,6 +15,9 @@ CLIPS_A_UNIT = 32
 _FEWEST, _UNITS = 4, 64
 """A small archive is cut finer, so that all workers have something to do until the end."""
 
+ENDING = 64
+"""Units at the end of a run that are cut as fine, so that no worker has a long one when the others are done."""
+
 _CLIP = pa.struct(
     [
         ("clip_key", pa.int64()),
@@ -49,6 +52,8 @@ def units(
     files: dict[str, dict[str, Any]],
     size: int = CLIPS_A_UNIT,
     seed: int = 0,
+    *,
+    ending: bool = False,
 ) -> pa.Table:
     """Pack clips (in the order of their files) into units.
 
@@ -58,10 +63,21 @@ def units(
         size: most clips of a unit.
         seed: of the order of the units. Mixed, so that a batch of the encoder holds clips of many videos and long
             files do not pile up at the end.
+        ending: nothing comes after these: the last of them are small ones.
     """
-    packed = [{"files": unit} for unit in _pack(clips, files, size)]
+    packed = list(_pack(clips, files, size))
     random.Random(seed).shuffle(packed)
-    return pa.Table.from_pylist(packed, UNITS)
+    if ending:
+        whole = max(0, len(packed) - ENDING)
+        packed[whole:] = [part for unit in packed[whole:] for part in _cut(unit)]
+    return pa.Table.from_pylist([{"files": unit} for unit in packed], UNITS)
+
+
+def _cut(unit: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """A unit as several of the smallest size."""
+    files = {file["video_id"]: {name: file[name] for name in file if name != "clips"} for file in unit}
+    clips = [{**clip, "video_id": file["video_id"]} for file in unit for clip in file["clips"]]
+    yield from _pack(clips, files, _FEWEST)
 
 
 def _pack(

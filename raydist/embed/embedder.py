@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raydist import gauges
 from raydist.clips.decoder import CLIP_FIELDS, Geometry
 from raydist.models.registry import load_encoder
 
@@ -29,6 +30,7 @@ class Embedder:
             torch.set_num_threads(threads)  # Ray allows a worker one, but an encoder on CPUs mostly bounds the run
         self._encoder = load_encoder(model, adapter, device=device)
         self._shape = (geometry.frames, geometry.size_px, geometry.size_px, 3)
+        self._busy = gauges.Busy("embedder", device)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Embed the clips that have frames; the others keep their reason."""
@@ -51,13 +53,14 @@ class Embedder:
         dim = vectors.shape[1]
         empty = pa.array([bool(reason) for reason in reasons])
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim, mask=empty)
-        spent = (time.perf_counter() - since) / max(1, table.num_rows)
+        spent_s = time.perf_counter() - since
+        self._busy.add(spent_s)
         kept = table.drop_columns(["frames", "reason", "detail"])
         for name, values in (
             ("reason", pa.array(reasons, pa.string())),
             ("detail", pa.array(details, pa.string())),
             ("vector", column),
-            ("embed_s", pa.array([spent] * table.num_rows, pa.float64())),
+            ("embed_s", pa.array([spent_s / max(1, table.num_rows)] * table.num_rows, pa.float64())),
             ("ended", pa.array([time.time()] * table.num_rows, pa.float64())),
         ):
             kept = kept.append_column(name, values)

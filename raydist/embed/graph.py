@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raydist import choice, index, runtime
 from raydist.clips.decoder import Decoder, Geometry
-from raydist.clips.units import clips_a_unit, units
+from raydist.clips.units import ENDING, clips_a_unit, units
 from raydist.config import Config
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
@@ -102,15 +102,17 @@ def _tidy(location: str, info: ModelInfo, ledger: Ledger, held: lease.Lease) -> 
 
 def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
     """Units of the pending clips, a table of them at a time."""
-    size = clips_a_unit(ledger.expected)
+    left = ledger.expected
+    size = clips_a_unit(left)
     seed = random.getrandbits(32)  # another one in each run: drivers side by side begin with different clips
     for clips in ledger.pending():
+        left -= clips.num_rows
         ids = clips["video_id"].unique().to_pylist()
         files: dict[str, dict[str, str]] = {}
         columns = ["video_id", "root", "path", "file_fingerprint"]
         for row in read.rows_by_key(location, "videos", ids, columns, key="video_id").to_pylist():
             files[row.pop("video_id")] = row
-        yield units(ledger.settled(clips.to_pylist(), files), files, size, seed)
+        yield units(ledger.settled(clips.to_pylist(), files), files, size, seed, ending=left < ENDING * size)
 
 
 def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors) -> runtime.Plan:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.clips.units import CLIPS_A_UNIT, UNITS, clips_a_unit, units
+from raydist.clips.units import CLIPS_A_UNIT, ENDING, UNITS, clips_a_unit, units
 
 COUNTS = st.lists(st.integers(1, 90), min_size=1, max_size=30)
 
@@ -35,10 +35,10 @@ def clips_of(counts: list[int]) -> tuple[list[dict[str, Any]], dict[str, dict[st
     return clips, files
 
 
-@given(COUNTS, st.integers(1, 40), st.integers(0, 5))
-def test_every_clip_is_in_one_unit_once(counts: list[int], size: int, seed: int) -> None:
+@given(COUNTS, st.integers(1, 40), st.integers(0, 5), st.booleans())
+def test_every_clip_is_in_one_unit_once(counts: list[int], size: int, seed: int, ending: bool) -> None:
     clips, files = clips_of(counts)
-    packed = units(clips, files, size, seed)
+    packed = units(clips, files, size, seed, ending=ending)
     assert packed.schema == UNITS
     found = [clip["clip_key"] for unit in packed["files"].to_pylist() for file in unit for clip in file["clips"]]
     assert sorted(found) == list(range(len(clips)))
@@ -69,6 +69,16 @@ def test_units_come_in_mixed_order_and_the_same_one_each_time() -> None:
     first = [unit[0]["video_id"] for unit in units(clips, files)["files"].to_pylist()]
     assert first == [unit[0]["video_id"] for unit in units(clips, files)["files"].to_pylist()]
     assert first != sorted(first)
+
+
+def test_the_last_units_of_a_run_are_small_so_that_no_worker_is_late() -> None:
+    clips, files = clips_of([640] * 10)
+    given = units(clips, files, ending=True)["files"].to_pylist()
+    sizes = [sum(len(file["clips"]) for file in unit) for unit in given]
+    assert sizes == [CLIPS_A_UNIT] * (200 - ENDING) + [4] * (ENDING * CLIPS_A_UNIT // 4)
+    for unit in given:
+        for file in unit:
+            assert file["file_fingerprint"] == files[file["video_id"]]["file_fingerprint"]
 
 
 @given(st.integers(1, 10**9))
