@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raydist.dedup import crowds, scratch
+from raydist.dedup import crowds, scratch, shared
 from raydist.dedup.blocks import proposed
 from raydist.dedup.kernel import Kernel, product_error
 from raydist.dedup.scratch import Loaded
@@ -234,6 +234,7 @@ class Writer:
             self._open.close()
             if kind is None:
                 self._draft.rename(self._file)
+                shared.sent(self._file)
 
     def add(self, a: NDArray[np.int64], b: NDArray[np.int64], similarity: NDArray[np.floating]) -> None:
         """Write edges."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raydist.dedup import shared
 from raydist.dedup.spread import EDGES, Joined
 from raydist.store import commit, read, schema, sql
 from raydist.store.join import buckets
@@ -220,7 +221,7 @@ def joined_at(threshold: float) -> str:
 
 def edges_of(joined: Joined) -> pa.Table:
     """The pairs of a join that are to be stored: a, b, similarity; of a crowd those of its pivot with the others."""
-    parts = [pq.read_table(path) for path in sorted(joined.edges.glob("*.parquet"))]
+    parts = [pq.read_table(path) for path in shared.files(joined.edges)]
     stars = joined.crowds.filter(pc.not_equal(joined.crowds["clip_key"], joined.crowds["crowd"]))
     parts.append(stars.select(["crowd", "clip_key", "similarity"]).rename_columns(EDGES.names))
     return pa.concat_tables([part.select(EDGES.names).cast(EDGES) for part in parts])

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydist.dedup import shared
 from raydist.dedup.blocks import Group
 from raydist.dedup.cells import Layout
 from raydist.dedup.kernel import Block
@@ -36,11 +37,13 @@ def save(folder: Path, **arrays: NDArray[Any]) -> None:
         shutil.rmtree(draft)
     else:
         draft.rename(folder)
+    for name in arrays:
+        shared.sent(folder / f"{name}.npy")
 
 
 def load(folder: Path, name: str) -> NDArray[Any]:
     """One of them, mapped."""
-    array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+    array: NDArray[Any] = np.load(shared.brought(folder / f"{name}.npy"), mmap_mode="r")
     return array
 
 

@@ -28,7 +28,8 @@ from raydist.dedup.spread import Joined
 from raydist.records import Report
 from raydist.store import commit, roots, schema, sql
 from raydist.store import read as tables
-from raydist.store.runs import run_folder
+from raydist.store.runs import publish, run_folder
+from raydist.store.shown import shown
 
 _PAIRS_PRINTED = 5_000
 """Looked up at once."""
@@ -77,13 +78,14 @@ def settled(config: Config, request: Request, model_key: str, reference: Referen
     details |= {"overlaps": overlaps.drop_columns(["at"]).to_pylist(), "files": list(map(summary.file_row, redundant))}
     folder = run_folder(location, name)
     folder.mkdir(parents=True, exist_ok=True)
-    details["keep"] = str(summary.write_keep(folder, files.to_keep(location, redundant, places)))
+    details["keep"] = shown(location, name, summary.write_keep(folder, files.to_keep(location, redundant, places)).name)
     summary.write_groups(folder, grouped)
     doubtful = table.rows(page.doubtful(stored, rules.threshold))
     sheet = request.sheet or folder / "dedup.html"
     sheet = page.write(sheet, config, doubtful, said, rules, reference.location, details)
-    details["sheet"] = str(sheet)
-    details["json"] = str(summary.write_json(folder, details))
+    details["sheet"] = str(sheet) if request.sheet else shown(location, name, sheet.name)
+    details["json"] = shown(location, name, summary.write_json(folder, details).name)
+    publish(location, name)
     return Report(stage="dedup", run=name, seconds=0.0, counts=_counts(details), details=details)
 
 

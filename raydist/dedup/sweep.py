@@ -6,7 +6,6 @@ Writes    `runs/<name>/dedup.html` and the report; no table
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from raydist import choice, runtime
 from raydist.config import Config
-from raydist.dedup import page
+from raydist.dedup import page, shared
 from raydist.dedup.components import components, keepers
 from raydist.dedup.decisions import load as load_decisions
 from raydist.dedup.known import edges_of
@@ -25,7 +24,8 @@ from raydist.dedup.spread import Joined, Side, join
 from raydist.errors import ArchiveError
 from raydist.records import Report
 from raydist.store import lease, read, schema, settings, stale
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.runs import new_run, publish, run_folder, save
+from raydist.store.shown import shown as place_of
 
 THRESHOLDS = (*(round(0.8 + 0.01 * step, 2) for step in range(20)), 0.995, 0.998, 0.999)
 """Dense near 1, where the pairs of a model that finds all things alike are."""
@@ -54,13 +54,9 @@ def run(config: Config, sheet: str | None = None) -> Report:
     with lease.Lease(location, "dedup --sweep"):
         stale.repair_unless_scanning(location)
         lowest = _lowest(location, table)
-        try:
-            with runtime.session(config.ray) as resources:
-                side = Side(location=location, table=table)
-                joined = join(config, resources, side, folder / "join", threshold=lowest)
-                edges = edges_of(joined)
-        finally:
-            shutil.rmtree(folder / "join", ignore_errors=True)
+        with shared.work(location, name) as scratch, runtime.session(config.ray) as resources:
+            joined = join(config, resources, Side(location=location, table=table), scratch, threshold=lowest)
+            edges = edges_of(joined)
     rows = _rows(location, edges, joined, lowest)
     path = page.write_parts(
         sheet or folder / "dedup.html",
@@ -79,13 +75,19 @@ def run(config: Config, sheet: str | None = None) -> Report:
         lead="Take the lowest threshold above which you would call all pairs duplicates: --threshold, or "
         "dedup.threshold in the settings.",
     )
+    publish(location, name)
     shown = [{**row, "examples": [_short(pair) for pair in row["examples"]]} for row in rows]
+    seen = str(path) if sheet else place_of(location, name, path.name)
     report = Report(
         stage="dedup",
         run=name,
         seconds=time.monotonic() - began,
         counts={"clips": joined.clips, "pairs": rows[0]["pairs"] if rows else 0},
-        details={"sweep": shown, "lowest": lowest, "sheet": str(path)},
+        details={
+            "sweep": shown,
+            "lowest": lowest,
+            "sheet": seen,
+        },
     )
     save(report, location)
     return report

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raydist.dedup import crowds, scratch
+from raydist.dedup import crowds, scratch, shared
 from raydist.dedup.blocks import group_of
 from raydist.dedup.cells import Layout
 from raydist.dedup.kernel import Block, block_of, heads, product_error
@@ -199,3 +199,4 @@ def write_table(table: pa.Table, file: Path) -> None:
     draft = file.with_suffix(".draft")
     pq.write_table(table, draft)
     draft.rename(file)
+    shared.sent(file)

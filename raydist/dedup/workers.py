@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raydist.dedup import shared
 from raydist.progress import bar
 
 
@@ -32,7 +33,7 @@ def run_all(title: str, calls: Sequence[Call], limit: int, *, gpus: float = 0.0)
         try:
             while True:
                 while len(running) < limit and (number := next(left, None)) is not None:
-                    remote = ray.remote(num_cpus=1, num_gpus=gpus)(calls[number].function)
+                    remote = ray.remote(num_cpus=1, num_gpus=gpus)(shared.carried(calls[number].function))
                     running[remote.remote(*calls[number].arguments)] = number
                 if not running:
                     return results
