@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from raydist import address
 from raydist.errors import ConfigError, UsageError
 from raydist.records import Limits
-from raydist.sections import Caption, Decode, Dedup, Embed, Eval, Ray, Scan, Search, Section, Source, Train
+from raydist.sections import Caption, Decode, Dedup, Embed, Eval, Ray, Report, Scan, Search, Section, Source, Train
 
 DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
@@ -46,6 +46,7 @@ class Config(Section):
     dedup: Dedup = Dedup()
     eval: Eval = Eval()
     search: Search = Search()
+    report: Report = Report()
     ray: Ray = Ray()
 
     def limits(self) -> Limits:

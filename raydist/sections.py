@@ -243,6 +243,14 @@ class Search(Section):
     )
 
 
+class Report(Section):
+    """[report] what an hour costs, for `raydist report`."""
+
+    core_hour_price: float = Field(default=0.0, ge=0, description="money for an hour of a core; 0: not reckoned")
+    gpu_hour_price: float = Field(default=0.0, ge=0, description="money for an hour of a GPU; 0: not reckoned")
+    currency: str = Field(default="USD", description="of these prices")
+
+
 class Ray(Section):
     """[ray] where the work runs."""
 

@@ -1,4 +1,4 @@
-"""The verbs about raydist and an archive: status, demo, config."""
+"""The verbs about raydist and an archive: status, report, demo, config."""
 
 from __future__ import annotations
 
@@ -21,6 +21,32 @@ def status(resolve: Resolve, as_json: bool) -> None:
         print_json([books])
     else:
         click.echo(verb.render(books))
+
+
+@cli.command()
+@click.option("--since", default="24h", show_default=True, metavar="TIME", help="30m, 12h, 3d, or 2026-11-25.")
+@click.option("--run", "name", metavar="RUN", default="", help="Only this run.")
+@click.option("--core-hour-price", type=float, help="Money for an hour of a core. [default: report.core_hour_price]")
+@click.option("--gpu-hour-price", type=float, help="Money for an hour of a GPU. [default: report.gpu_hour_price]")
+@as_json
+@settings
+def report(
+    resolve: Resolve,
+    since: str,
+    name: str,
+    core_hour_price: float | None,
+    gpu_hour_price: float | None,
+    as_json: bool,
+) -> None:
+    """What was done, what failed and why, what it cost, what to do next."""
+    from raydist import report as verb
+
+    config = resolve(report__core_hour_price=core_hour_price, report__gpu_hour_price=gpu_hour_price).config
+    told = verb.run(config, verb.Request(since=since, run=name))
+    if as_json:
+        print_json([told])
+    else:
+        click.echo(verb.render(told))
 
 
 @cli.command()

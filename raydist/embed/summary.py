@@ -31,6 +31,7 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
         clips_per_s=round(ledger.returned / ledger.active_s, 2) if ledger.active_s else 0.0,
         notes=_notes(ledger, failed),
         details=_offsets(ledger)
+        | _spent(ledger, plan)
         | {
             "model": ledger.info.name,
             "model_key": ledger.info.model_key,
@@ -41,8 +42,19 @@ def summary(name: str, seconds: float, ledger: Ledger, plan: runtime.Plan | None
             "bytes_read": int(ledger.busy["bytes_read"]),
             "filled_frames": int(ledger.busy["filled_frames"]),
             "conflicts": ledger.conflicts,
+            "spilled_bytes": ledger.spilled_bytes,
         },
     )
+
+
+def _spent(ledger: Ledger, plan: runtime.Plan | None) -> dict[str, float]:
+    """Seconds of cores and of GPUs that worked; an encoder on CPUs is counted with all its threads."""
+    on_gpu = plan is not None and plan.encoder_gpus > 0
+    cores = 0 if plan is None or on_gpu else plan.threads
+    spent = {"cpu_s": ledger.busy["decode_cpu"] + ledger.busy["embed"] * cores}
+    if on_gpu:
+        spent["gpu_s"] = float(ledger.busy["embed"])
+    return {name: round(seconds, 3) for name, seconds in spent.items()}
 
 
 def _offsets(ledger: Ledger) -> dict[str, float]:
@@ -69,6 +81,10 @@ def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
     fetched, clips = int(ledger.busy["bytes_read"]), int(ledger.busy["clips_fetched"])
     if clips:
         notes.append(f"{fetched / 1e6:,.1f} MB read from servers, {fetched / clips / 1e6:,.2f} MB a clip")
+    if ledger.spilled_bytes:
+        notes.append(
+            f"{ledger.spilled_bytes / 1e6:,.1f} MB of frames and vectors went to disk: the object store was full"
+        )
     elsewhere = ledger.returned - ledger.rows - failed
     if elsewhere > 0:
         notes.append(f"{elsewhere:,} clips were done by another run meanwhile")

@@ -1,7 +1,9 @@
 """Leases: who writes to an archive, told by small files with a heartbeat.
 
 Reads     `<location>/writers/*.json`
-Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` or `held`; written anew every 10 s
+Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` or `held`, and how far the work is;
+          written anew every 10 s. With a run's name the same in `runs/<run>/run.json`, which stays: how it ended, or
+          how far it was when its process died
 Promises  of any number of exclusive leases asked for at once, one is held; a holder that died, or whose heartbeat is
           older than 60 s, holds nobody up. Commits do not need a lease to be right: it keeps two scans apart, and
           clean-up away from writers
@@ -19,18 +21,24 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from raydist.errors import StoreError
+from raydist.progress import current
 from raydist.store import objects
 
 FOLDER = "writers"
+NOTE = "run.json"
+"""In a run's folder: who made it, how far it came, how it ended."""
 HEARTBEAT_S = 10.0
 EXPIRES_S = 60.0
 
+_ERROR_CHARS = 2_000
 _ASK_FOR_S = 30.0
 """How long to go on asking against others that ask: far more rounds than any number of them need."""
 
@@ -51,6 +59,14 @@ class Holder:
     exclusive: bool
     state: str
     """`asking` or `held`."""
+    run: str = ""
+    """Name of the run; "" for work that leaves no report."""
+    doing: str = ""
+    """What it is counting at the moment, in words; "" where nothing is."""
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    """A second."""
 
     def __str__(self) -> str:
         return f"`raydist {self.verb}` on {self.host} (process {self.pid}, since {self.since})"
@@ -59,14 +75,16 @@ class Holder:
 class Lease:
     """A writer's place in the archive, for the length of a `with` block."""
 
-    def __init__(self, location: str, verb: str, exclusive: bool = False) -> None:
+    def __init__(self, location: str, verb: str, exclusive: bool = False, run: str = "") -> None:
         """
         Args:
             verb: what is being done, for the message that another gets.
             exclusive: at most one exclusive lease of an archive is held at a time, whatever its verb.
+            run: its name, where it leaves a report.
         """
         self._location = location
         self._lost = False
+        self._far: dict[str, Any] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.holder = Holder(
@@ -79,13 +97,16 @@ class Lease:
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             exclusive=exclusive,
             state="asking" if exclusive else "held",
+            run=run,
         )
 
     def __enter__(self) -> Lease:
         """
         Raises:
-            StoreError: if the lease is exclusive and another holds it; the message names the holder.
+            StoreError: if the lease is exclusive and another holds it, which the message names; or the archive's store
+                keeps no writers apart.
         """
+        objects.require_create(self._location)
         if self.holder.exclusive:
             self._acquire()
         else:
@@ -100,7 +121,8 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        objects.delete(self._location, self._name)
+        with suppress(StoreError, OSError):  # the store is away: the lease runs out by itself
+            objects.delete(self._location, self._name)
 
     def others(self) -> list[Holder]:
         """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""
@@ -127,8 +149,25 @@ class Lease:
         return f"{FOLDER}/{self.holder.id}.json"
 
     def _write(self, state: str) -> None:
-        document = {**asdict(self.holder), "state": state, "heartbeat": datetime.now(UTC).isoformat()}
-        objects.replace(self._location, self._name, json.dumps(document).encode())
+        objects.replace(self._location, self._name, json.dumps(self._document(state)).encode())
+        if state == "held":
+            self._note()
+
+    def _document(self, state: str) -> dict[str, Any]:
+        now = current()
+        far = {} if now is None else asdict(now)
+        return {**asdict(self.holder), **far, "state": state, "heartbeat": datetime.now(UTC).isoformat()}
+
+    def _note(self, ended: str = "", error: str = "") -> None:
+        """How far the run is, or how it ended; the last that it counted stays."""
+        if not self.holder.run:
+            return
+        document = self._document("held")
+        if document["doing"]:
+            self._far = {name: document[name] for name in ("doing", "done", "total", "rate")}
+        document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS]}
+        with suppress(OSError, StoreError):  # a note; on a full disk the run's own error says more
+            objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode())
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + _ASK_FOR_S
@@ -158,14 +197,15 @@ class Lease:
                     self._lost = True
                     return
                 self._write("held")
-            except OSError:
+            except (StoreError, OSError):
                 continue  # the store is away: the next beat tries again, and another may take the lease meanwhile
 
 
-def holders(location: str, *, among_them: bool = False) -> list[Holder]:
+def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> list[Holder]:
     """Everybody who holds or asks for a lease; leases that are void are removed on the way.
 
     Args:
+        sweep: remove them; a reader of an archive that it may not write leaves them.
         among_them: the caller holds one itself. The newest heartbeat is then at most a beat old, and ages are told by
             the clock of the store alone: those of two hosts may differ by more than a lease lasts.
     """
@@ -180,7 +220,8 @@ def holders(location: str, *, among_them: bool = False) -> list[Holder]:
         if data is None:
             continue
         if holder is None or now - entry.modified_s > EXPIRES_S or _is_dead(holder):
-            objects.delete(location, entry.name)
+            if sweep:
+                objects.delete(location, entry.name)
         else:
             found.append(holder)
     return sorted(found, key=lambda holder: holder.id)
@@ -189,10 +230,16 @@ def holders(location: str, *, among_them: bool = False) -> list[Holder]:
 def _parsed(data: bytes) -> Holder | None:
     try:
         document = json.loads(data)
-        document.pop("heartbeat", None)
-        return Holder(**document)
+        # Another version of raydist may write more; what it does not write has a default.
+        return Holder(**{field.name: document[field.name] for field in fields(Holder) if field.name in document})
     except (ValueError, TypeError):
         return None
+
+
+def _ending(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    return "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _is_dead(holder: Holder) -> bool:

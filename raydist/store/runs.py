@@ -14,7 +14,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b, md5
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,11 @@ def listed(location: str, pattern: str) -> list[str]:
 
 
 def save(report: Report, location: str) -> None:
-    """Write the report to `runs/<run>/report.json`."""
-    data = (json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n").encode()
+    """Write the report to `runs/<run>/report.json`, with when the run began and ended."""
+    ended = datetime.now(UTC)
+    times = {"began": ended - timedelta(seconds=report.seconds), "ended": ended}
+    document = as_json(report) | {name: moment.isoformat(timespec="milliseconds") for name, moment in times.items()}
+    data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
 
 
