@@ -16,6 +16,7 @@ from raydist.clips.signature import HASH_VERSION
 from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
+from raydist.runtime.cluster import spilled_bytes
 from raydist.store import commit, models, pending, schema
 
 PENDING_BATCH = 32_768
@@ -67,6 +68,9 @@ class Ledger:
         """Clips left out because a scan is in the middle of their file."""
         self.returned = 0
         """Clips that came back from the pipeline, as a row or a failure."""
+        self.spilled_bytes = 0
+        """What the object stores wrote to disk since the start, because they were full."""
+        self._spilled_before = 0
         self._held: list[Any] = []
         self._held_rows = 0
         self._written: Written | None = None
@@ -113,6 +117,7 @@ class Ledger:
     def start(self) -> None:
         """The pipeline is launched."""
         self._launched = time.time()
+        self._spilled_before = spilled_bytes()
         self._since = time.monotonic()
 
     def add(self, block: Any, rows: int) -> None:
@@ -149,6 +154,7 @@ class Ledger:
             self.rows += tables.embeddings.commit(written.embeddings)
             self._count(written)
             self._held, self._held_rows, self._written = [], 0, None
+            self.spilled_bytes = max(self.spilled_bytes, spilled_bytes() - self._spilled_before)
         self._since = time.monotonic()
 
     def _open_tables(self) -> Tables:

@@ -62,19 +62,23 @@ class Curves:
         return last - first
 
     def between(self, role: str, low: float, high: float) -> list[float]:
-        """Samples of a role while this part of all clips was committed."""
+        """Samples of a role while this part of all clips was committed, and Ray was there."""
         total = max(self.clips)
-        pairs = zip(self.clips, self.own_mib[role], strict=True)
-        return [value for done, value in pairs if low * total <= done <= high * total and done > 0]
+        samples = zip(self.clips, self.own_mib[role], self.own_mib["raylet"], strict=True)
+        return [value for done, value, raylet in samples if low * total <= done <= high * total and done and raylet]
 
 
-def watched(archive: Path, *settings: str, every_s: float = 2.0) -> Curves:
-    """Run and sample; the curves hold the report too."""
+def watched(archive: Path, *settings: str, every_s: float = 2.0, kills: Sequence[str] = ()) -> Curves:
+    """Run and sample; the curves hold the report too.
+
+    Args:
+        kills: roles of which a process is killed once something is committed.
+    """
     with tempfile.TemporaryDirectory(prefix="rn", ignore_cleanup_errors=True) as temporary:  # short, for sockets
-        return _watched(archive, Path(temporary), settings, every_s)
+        return _watched(archive, Path(temporary), settings, every_s, list(kills))
 
 
-def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: float) -> Curves:
+def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: float, kills: list[str]) -> Curves:
     result = temporary / "report.json"
     command = [sys.executable, __file__, str(archive), str(temporary / "ray"), str(result), *settings]
     curves, began = Curves(), time.monotonic()
@@ -86,6 +90,8 @@ def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: f
             curves.seconds.append(round(time.monotonic() - began, 2))
             curves.clips.append(_committed(archive))
             curves.store_mib.append(store)
+            while kills and curves.clips[-1]:
+                _kill(driver.pid, kills.pop())
             for role in {*roles, *sampled}:
                 held = sampled[role]
                 held += [0.0] * (len(curves.seconds) - 1 - len(held))
@@ -102,6 +108,12 @@ def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: f
     written = json.loads(result.read_text())
     curves.report, curves.figures = written["report"], written["figures"]
     return curves
+
+
+def _kill(pid: int, role: str) -> None:
+    victims = [process for process in psutil.Process(pid).children(recursive=True) if _role(process) == role]
+    assert victims, f"no {role} is there to be killed"
+    victims[0].kill()
 
 
 def _memory(pid: int) -> tuple[dict[str, float], float]:
