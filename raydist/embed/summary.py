@@ -51,7 +51,7 @@ def _spent(ledger: Ledger, plan: runtime.Plan | None) -> dict[str, float]:
     """Seconds of cores and of GPUs that worked; an encoder on CPUs is counted with all its threads."""
     on_gpu = plan is not None and plan.encoder_gpus > 0
     cores = 0 if plan is None or on_gpu else plan.threads
-    spent = {"cpu_s": ledger.busy["decode_cpu"] + ledger.busy["embed"] * cores}
+    spent = {"cpu_s": float(ledger.busy["decode_cpu"] + ledger.busy["embed"] * cores)}
     if on_gpu:
         spent["gpu_s"] = float(ledger.busy["embed"])
     return {name: round(seconds, 3) for name, seconds in spent.items()}
