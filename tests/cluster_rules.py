@@ -273,7 +273,7 @@ def _machine_faults(provider: str, config: dict[str, Any]) -> list[str]:
     if provider == "gcp":
         found = schema("gce-instance").iter_errors(config)
         return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in found]
-    service = botocore.session.Session().get_service_model("ec2")
+    service = _amazon()
     asked = service.operation_model("RunInstances").input_shape
     report = ParamValidator().validate(config | {"MinCount": 1, "MaxCount": 1}, asked)
     kinds = getattr(service.shape_for("InstanceType"), "enum", [])
@@ -282,6 +282,11 @@ def _machine_faults(provider: str, config: dict[str, Any]) -> list[str]:
         *report.generate_report().splitlines(),
         *([] if known else [f"no instance type {config['InstanceType']!r}"]),
     ]
+
+
+@cache
+def _amazon() -> Any:
+    return botocore.session.Session().get_service_model("ec2")
 
 
 def _node_faults(prepared: dict[str, Any]) -> list[str]:

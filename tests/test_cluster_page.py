@@ -39,7 +39,7 @@ def _blocks(heading: str = "") -> list[str]:
 
 def _commands() -> Iterator[list[str]]:
     for block in _blocks():
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 yield words
 
