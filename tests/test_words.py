@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("scan", "caption", "train", "embed", "eval", "dedup")
 VERBS = {
     *("scan", "caption", "train", "embed", "dedup", "eval"),
-    *("search", "index", "export", "forget", "status", "demo", "config"),
+    *("search", "index", "export", "forget", "status", "report", "demo", "config"),
+    *("pipeline", "submit", "jobs"),
 }
 
 
