@@ -35,7 +35,7 @@ _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _DENIED = re.compile(
     r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|Unauthenticated|"
-    r"status code: 40[13]|necessary privileges|credentials",
+    r"status code: 40[13]|necessary privileges|credentials|Missing SecretAccessKey|Missing AccessKeyId",
     re.IGNORECASE,
 )
 

@@ -9,6 +9,9 @@ import os
 import re
 from pathlib import Path
 
+from raydist import address
+from raydist.errors import UsageError
+
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -44,6 +47,9 @@ def prepare(location: str) -> None:
 
     Lance, obstore and pyarrow take endpoint, region and credentials from the process's environment, on the driver and
     on every node, so no key travels with a task. They differ in a few names, which are levelled here.
+
+    Raises:
+        UsageError: `AWS_ENDPOINT_URL` is no address.
     """
     if not location.startswith("s3://"):
         return
@@ -51,6 +57,10 @@ def prepare(location: str) -> None:
     server = known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL", "")
     if not server:
         return
+    if not re.match(r"https?://[^/]", server):
+        raise UsageError(
+            f"AWS_ENDPOINT_URL={address.public(server)!r}: expected the address of an S3 server, http(s)://HOST[:PORT]"
+        )
     wanted = {"AWS_ENDPOINT_URL": server}
     if server.startswith("http://"):
         wanted["AWS_ALLOW_HTTP"] = "true"

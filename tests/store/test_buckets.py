@@ -1,0 +1,273 @@
+"""An archive's files in a bucket: on a real S3 server, behind a proxy that misbehaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from loopback import Loopback
+from store import tables
+from stores import ENVIRONMENT, fill
+
+from raydist.dedup import scratch, shared
+from raydist.errors import RaydistError, StoreError
+from raydist.store import commit, credentials, objects, read, runs, settings
+from raydist.store.lease import Lease, holders
+from raydist.store.location import prepare
+from raydist.store.manifest import Manifest
+
+WRITER = Path(__file__).with_name("writer.py")
+SECRET = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
+KINDS = {"500": ("status", 500), "503": ("status", 503), "reset": ("reset", 0), "half": ("half", 0)}
+
+
+def fail_often(server: Loopback, share: float, seed: int = 0) -> Counter[str]:
+    """Let a share of all requests go wrong, in four ways; what did."""
+    drawn, met = random.Random(seed), Counter[str]()
+
+    def hit(name: str) -> Callable[[object], bool]:
+        def where(_: object) -> bool:
+            wrong = drawn.random() < share / len(KINDS)
+            met[name] += wrong
+            return wrong
+
+        return where
+
+    for name, (kind, status) in KINDS.items():
+        server.fail(kind, float("inf"), status=status, where=hit(name))
+    return met
+
+
+def test_of_many_creators_one_creates(bucket: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: objects.create(bucket, "a/one.json", b"%d" % number), range(8)))
+    assert made.count(True) == 1
+    assert objects.read(bucket, "a/one.json") == b"%d" % made.index(True)
+
+
+def test_small_files_are_there_replaced_listed_and_gone(bucket: str) -> None:
+    assert objects.read(bucket, "a/x.json") is None
+    assert objects.entries(bucket, "a") == []
+    objects.replace(bucket, "a/x.json", b"1")
+    objects.replace(bucket, "a/x.json", b"2")
+    objects.replace(bucket, "a/deeper/y.json", b"3")
+    assert objects.read(bucket, "a/x.json") == b"2"
+    (entry,) = objects.entries(bucket, "a")
+    assert entry.name == "a/x.json"
+    assert abs(entry.modified_s - time.time()) < 60
+    for _ in range(2):
+        objects.delete(bucket, "a/x.json")
+    assert objects.entries(bucket, "a") == []
+
+
+def test_files_and_rows_are_right_while_a_fifth_of_all_requests_fails(bucket: str, s3: Loopback) -> None:
+    met = fail_often(s3, 0.2)
+    for number in range(5):
+        objects.replace(bucket, f"a/{number}", b"%d" % number)
+    assert [objects.read(bucket, f"a/{number}") for number in range(5)] == [b"%d" % number for number in range(5)]
+    assert len(objects.entries(bucket, "a")) == 5
+    objects.delete(bucket, "a/0")
+    assert [entry.name for entry in objects.entries(bucket, "a")] == [f"a/{number}" for number in range(1, 5)]
+    commit.append(bucket, "clips", tables.clips(range(10)), tables.clips([]).schema)
+    assert read.table_names(bucket) == ["clips"]
+    assert read.count_rows(bucket, "clips") == 10
+    assert sum(met.values()) >= 5
+
+
+def test_a_runs_files_travel_when_they_changed(bucket: str, s3: Loopback, tmp_path: Path) -> None:
+    folder = runs.run_folder(bucket, "r1")
+    assert tmp_path in folder.parents, "the working copy lies in the user's cache"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "big.bin").write_bytes(os.urandom(9 << 20))
+    (folder / "log.txt").write_text("one")
+    runs.publish(bucket, "r1")
+    s3.forget()
+    runs.publish(bucket, "r1")
+    assert s3.asked == [], "nothing changed"
+    assert runs.listed(bucket, "**/*") == ["r1/adapter/big.bin", "r1/log.txt"]
+    assert runs.listed(bucket, "*/adapter/*") == ["r1/adapter/big.bin"]
+    big = (folder / "adapter" / "big.bin").read_bytes()
+    (folder / "adapter" / "big.bin").unlink()
+    objects.replace(bucket, "runs/r1/log.txt", b"from another machine")
+    (folder / "own.txt").write_text("not published")
+    assert runs.fetch(bucket, "r1", ["adapter/*"]) == folder
+    assert (folder / "adapter" / "big.bin").read_bytes() == big
+    assert (folder / "log.txt").read_text() == "one"
+    runs.fetch(bucket, "r1")
+    assert (folder / "log.txt").read_text() == "from another machine"
+    assert (folder / "own.txt").read_text() == "not published"
+    runs.discard(bucket, "r1", ["adapter/*"])
+    assert runs.listed(bucket, "**/*") == ["r1/log.txt"]
+    assert not (folder / "adapter").exists()
+
+
+def test_a_manifest_in_a_bucket_is_read_and_swept(bucket: str) -> None:
+    manifest = Manifest.of_run(bucket, "embed-1", rows_per_file=4).write([pa.table({"a": list(range(10))})])
+    assert [unit["a"][0].as_py() for unit in manifest.units()] == list(range(10))
+    Manifest.sweep(bucket, lambda: ["another is at work"])
+    assert len(runs.listed(bucket, "**/*")) == 3
+    Manifest.sweep(bucket, list)
+    assert runs.listed(bucket, "**/*") == []
+
+
+def test_leases_in_a_bucket_exclude(bucket: str) -> None:
+    with Lease(bucket, "scan", exclusive=True), pytest.raises(StoreError, match=r"raydist scan.*must be alone"):
+        Lease(bucket, "scan", exclusive=True).__enter__()
+    with Lease(bucket, "embed") as own, Lease(bucket, "dedup") as other:
+        assert [holder.verb for holder in own.others()] == ["dedup"]
+        assert other.others()[0].id == own.holder.id
+    assert holders(bucket) == []
+
+
+def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.create_or_open(bucket, {"clip_seconds": 30.0})
+    with Loopback(upstream=moto, drops=("if-none-match",)) as bad:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bad.url)
+        for begin in (lambda: Lease(bucket, "embed").__enter__(), lambda: settings.create_or_open(f"{bucket}2", {})):
+            with pytest.raises(StoreError, match=rf"{bad.url}.*twice.*If-None-Match.*expected"):
+                begin()
+        assert settings.exists(bucket), "reading goes on"
+        assert not settings.exists(f"{bucket}2")
+        assert holders(bucket) == []
+        assert objects.entries(bucket, "probes") == []
+
+
+def test_two_writers_and_one_that_is_killed_leave_every_row_once(bucket: str, s3: Loopback) -> None:
+    keys = range(400)
+    commit.append(bucket, "clips", tables.clips(keys), tables.clips([]).schema)
+    prepare(bucket)
+
+    def start(seed: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(WRITER), bucket, str(seed)], stderr=subprocess.PIPE)
+
+    killed = start(0)
+    deadline = time.monotonic() + 60
+    while not read.count_rows(bucket, tables.TABLE) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    fail_often(s3, 0.02)
+    for driver in (start(1), start(2)):
+        _, said = driver.communicate(timeout=120)
+        assert driver.returncode == 0, said.decode()[-2000:]
+    s3.heal()
+    rows = [key for batch in read.scan_batches(bucket, tables.TABLE) for key in batch["clip_key"].to_pylist()]
+    assert sorted(rows) == list(keys)
+    assert any(asked.headers.get("if-none-match") == "*" for asked in s3.asked)
+
+
+def refused(call: Callable[[], object]) -> str:
+    began = time.monotonic()
+    with pytest.raises(RaydistError) as error:
+        call()
+    assert time.monotonic() - began < 30
+    assert "\n" not in str(error.value)
+    assert SECRET not in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_wrong_with_a_bucket_is_said_soon(
+    bucket: str, s3: Loopback, moto: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> object:
+        return settings.open_existing(bucket)
+
+    assert "no archive at" in refused(look)
+    assert "there is no bucket 'nothing'" in refused(lambda: settings.open_existing("s3://nothing/a"))
+    assert "there is no bucket 'nothing'" in refused(lambda: Lease("s3://nothing/a", "embed").__enter__())
+    s3.fail("status", float("inf"), status=403)
+    assert "may not be used (403" in refused(look)
+    s3.heal()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "does not answer" in refused(look)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9")
+    assert "expected the address of an S3 server" in refused(look)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in refused(look)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert "no credentials on this machine" in refused(look)
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    assert "AWS_PROFILE='missing': there is no such profile" in refused(look)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert "pip install 'raydist[s3]'" in refused(look)
+
+
+def test_keys_come_from_a_profile_too(
+    bucket: str, s3: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    file = tmp_path / "credentials"
+    file.write_text("[work]\n" + "".join(f"{name.lower()} = {value}\n" for name, value in keys.items()))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    for name in keys:
+        monkeypatch.delenv(name)
+    objects.replace(bucket, "a", b"1")
+    assert objects.read(bucket, "a") == b"1"
+    commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
+    assert read.count_rows(bucket, "clips") == 3
+    file.write_text("[work]\nsso_session = here\n")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert "needs boto3" in refused(lambda: objects.read(f"{bucket}-beside", "b"))
+
+
+def test_the_servers_address_has_one_meaning_for_all_clients(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
+    objects.replace(bucket, "a", b"1")
+    assert read.count_rows(bucket, "clips") == 3
+    assert os.environ["AWS_ALLOW_HTTP"] == "true"
+    assert os.environ["AWS_REGION"] == "us-east-1"
+
+
+def test_what_a_server_answers_is_told_without_what_is_secret() -> None:
+    body = (
+        "status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch</Code><Message>The signature differs</Message>"
+        "<AWSAccessKeyId>AKIASOMEONE</AWSAccessKeyId><StringToSign>AWS4-HMAC</StringToSign></Error>"
+    )
+    told = credentials.explained("s3://bucket/a", body)
+    assert "SignatureDoesNotMatch, The signature differs" in told
+    assert "AKIASOMEONE" not in told
+    assert "AWS4" not in told
+
+
+def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -> None:
+    with shared.work(bucket, "dedup-1") as work:
+        scratch.save(work / "shards" / "a-0", raw=np.arange(6), keys=np.arange(3))
+        there = shared.Shared(folder=tmp_path / "another machine", address=f"{bucket}/runs/dedup-1/join")
+        with shared.using(there):
+            assert scratch.load(there.folder / "shards" / "a-0", "raw").tolist() == [0, 1, 2, 3, 4, 5]
+            shared.sent(_written(there.folder / "edges" / "a-0_8.parquet"))
+        (brought,) = shared.files(work / "edges")
+        assert brought.read_bytes() == b"edges"
+    assert not work.exists()
+    assert runs.listed(bucket, "**/*") == []
+    objects.replace(f"{bucket}/runs/dedup-2/join", "shards/x", b"of a run that was killed")
+    shared.sweep(bucket, "dedup")
+    assert runs.listed(bucket, "**/*") == []
+
+
+def _written(file: Path) -> Path:
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"edges")
+    return file
+
+
+def test_what_else_lies_in_the_bucket_stays(bucket: str, moto: int) -> None:
+    fill(moto, "archive", {f"{bucket.removeprefix('s3://archive/')}-beside/x.lance/y": b""})
+    commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
+    assert read.table_names(bucket) == ["clips"]
+    assert objects.read("s3://archive/other", "file") == b"not ours"
