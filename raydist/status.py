@@ -1,17 +1,23 @@
-"""status: the books of an archive. files = ok + alias + failed; clips = rows + failed + pending, per model."""
+"""status: the books of an archive, and who is at work on it, from any machine that reaches the archive.
+
+Reads     every table, the leases
+Writes    nothing: an archive that may only be read has a status too
+Promises  files = ok + alias + failed; clips = rows + failed + pending, per model
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from raydist.config import Config
-from raydist.store import models, settings
+from raydist.store import lease, models, settings
 from raydist.store.books import books
 from raydist.store.schema import VIDEO_STATES
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Counts of files, clips, captions and failures, and of rows, failures and pending clips per model.
+    """Counts of files, clips, captions and failures, of rows, failures and pending clips per model, and who is at work.
 
     Raises:
         ArchiveError: if there is no archive.
@@ -40,6 +46,25 @@ def run(config: Config) -> dict[str, Any]:
             key: {"rows": count.rows, "failed": count.failed, "pending": count.pending}
             for key, count in found.embeddings.items()
         },
+        "at_work": [_at_work(holder) for holder in lease.holders(location, sweep=False)],
+    }
+
+
+def _at_work(holder: lease.Holder) -> dict[str, Any]:
+    """One who writes, with what its last heartbeat said: up to ten seconds ago."""
+    left = (holder.total - holder.done) / holder.rate if holder.rate and holder.total else None
+    return {
+        "verb": holder.verb,
+        "run": holder.run,
+        "host": holder.host,
+        "pid": holder.pid,
+        "since": holder.since,
+        "state": holder.state,
+        "doing": holder.doing,
+        "done": holder.done,
+        "total": holder.total,
+        "rate": holder.rate,
+        "left_s": None if left is None else round(max(0.0, left), 1),
     }
 
 
@@ -63,7 +88,28 @@ def render(books: dict[str, Any]) -> str:
         lines.append(
             f"{name:<10} {count['rows']:,} rows + {count['failed']:,} failed + {count['pending']:,} pending  ({key})"
         )
+    lines += [_working(one) for one in books.get("at_work", [])]
     return "\n".join([*lines, f"next       {_next(books)}"])
+
+
+def _working(one: dict[str, Any]) -> str:
+    began = datetime.fromisoformat(one["since"])
+    who = f"at work    {one['verb']} on {one['host']} (process {one['pid']}) for {_length(datetime.now(UTC) - began)}"
+    if one["state"] != "held":
+        return f"{who}, waits for others to finish"
+    if not one["doing"]:
+        return who
+    of = f" of {one['total']:,}" if one["total"] else ""
+    pace = f", {one['rate']:,.1f} a second" if one["rate"] else ""
+    left = f", {_length(timedelta(seconds=one['left_s']))} left" if one["left_s"] is not None else ""
+    return f"{who}: {one['doing']}, {one['done']:,}{of}{pace}{left}"
+
+
+def _length(length: timedelta) -> str:
+    seconds = max(0.0, length.total_seconds())
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _next(books: dict[str, Any]) -> str:
@@ -72,6 +118,8 @@ def _next(books: dict[str, Any]) -> str:
     if not books["embeddings"]:
         return "`raydist embed` gives every clip a vector"
     waiting = [key for key, count in books["embeddings"].items() if count["pending"]]
+    if any(one["verb"] == "embed" for one in books.get("at_work", [])):
+        return "wait for the run that is at work; `raydist report` tells afterwards what it did"
     if waiting:
         name = books["models"].get(waiting[0]) or waiting[0]
         return f"`raydist embed --model {name}` goes on with {books['embeddings'][waiting[0]]['pending']:,} clips"

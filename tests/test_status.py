@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from archives import configure, fails_with, made, scanned, videos, write_viclip
 
 from raydist import cli, status
 from raydist.errors import ArchiveError
+from raydist.progress import bar
+from raydist.store import lease
+from raydist.store.lease import Lease
 
 PROMISED = {"files", "clips", "captions", "failed_files", "embeddings"}
 
@@ -75,3 +81,31 @@ def test_what_is_next_follows_the_state(tmp_path: Path, once: Made) -> None:
 def test_no_archive_is_told(tmp_path: Path) -> None:
     with fails_with(ArchiveError, "no archive", "raydist scan|scan"):
         status.run(configure(tmp_path / "none"))
+
+
+def test_who_is_at_work_is_told_with_rate_and_time_left(once: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lease(str(once.archive), "embed", run="embed-1") as held, bar("embedding with small", 400) as progress:
+        progress.advance(100)
+        time.sleep(0.05)
+        held._write("held")
+        books = status.run(configure(once.archive))
+    (one,) = books["at_work"]
+    assert (one["verb"], one["run"], one["done"], one["total"]) == ("embed", "embed-1", 100, 400)
+    assert one["left_s"] == pytest.approx(300 / one["rate"], rel=0.1, abs=0.2)
+    text = status.render(books)
+    assert f"at work    embed on {socket.gethostname()} (process {os.getpid()}) for " in text
+    assert "embedding with small, 100 of 400, " in text
+    assert text.splitlines()[-1] == (
+        "next       wait for the run that is at work; `raydist report` tells afterwards what it did"
+    )
+    assert status.run(configure(once.archive))["at_work"] == []
+
+
+def test_a_void_lease_is_left_by_who_only_looks(once: Made) -> None:
+    folder = once.archive / lease.FOLDER
+    folder.mkdir(exist_ok=True)
+    void = folder / "void.json"
+    void.write_text("{}")
+    assert status.run(configure(once.archive))["at_work"] == []
+    assert void.exists()
+    void.unlink()
