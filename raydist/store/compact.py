@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
-from raydist.store.tables import lance_errors, open_table
+from raydist.store.tables import again, lance_errors, need_table, open_table
 
 ROWS_A_FRAGMENT = 1 << 20
 
@@ -39,13 +39,24 @@ def compact_if_alone(location: str, table: str, lease: Lease) -> bool:
     with lance_errors(dataset.uri):
         try:
             if len(dataset.get_fragments()) >= _FRAGMENTS_WORTH_IT:
-                # A batch of wide vectors is held in memory for each thread.
-                dataset.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192)
+                again(lambda: _compact(location, table))
             if lease.others():
                 return False
-            dataset.cleanup_old_versions(older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False)
+            again(lambda: drop_old_versions(location, table))
         except OSError as error:
             if is_conflict(error):
                 return False
             raise
     return True
+
+
+def drop_old_versions(location: str, table: str) -> None:
+    """Give back what only versions older than an hour hold; for the only writer."""
+    need_table(location, table).cleanup_old_versions(
+        older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False
+    )
+
+
+def _compact(location: str, table: str) -> None:
+    # A batch of wide vectors is held in memory for each thread.
+    need_table(location, table).optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192)

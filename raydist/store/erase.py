@@ -18,7 +18,7 @@ import pyarrow as pa
 from raydist.store import commit, read
 from raydist.store.schema import GROUPS, is_frames
 from raydist.store.sql import Value, all_of, equals, is_in, starts_with
-from raydist.store.tables import lance_errors, need_table, table_names
+from raydist.store.tables import again, lance_errors, need_table, table_names
 
 _VIDEOS = ("video_id", "a_video", "b_video")
 _CLIPS = ("clip_id", "a_id", "b_id", "alias_of")
@@ -121,18 +121,23 @@ def scour(location: str, table: str) -> list[str]:
             for name in dropped:
                 dataset.drop_index(name)
             # What holds no deleted row stays as it is: cached frames may take most of a disk.
-            dataset.optimize.compact_files(
-                target_rows_per_fragment=max([1, *(fragment.physical_rows for fragment in fragments)]),
-                materialize_deletions=True,
-                materialize_deletions_threshold=0.0,
-                excluded_fragment_ids=[each.fragment_id for each in fragments if not each.num_deletions],
-                batch_size=_FRAMES_A_BATCH if is_frames(table) else 8_192,
+            again(
+                lambda: dataset.optimize.compact_files(
+                    target_rows_per_fragment=max([1, *(fragment.physical_rows for fragment in fragments)]),
+                    materialize_deletions=True,
+                    materialize_deletions_threshold=0.0,
+                    excluded_fragment_ids=[each.fragment_id for each in fragments if not each.num_deletions],
+                    batch_size=_FRAMES_A_BATCH if is_frames(table) else 8_192,
+                )
             )
-        dataset = need_table(location, table)
-        dataset.cleanup_old_versions(
-            older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
-        )
+        again(lambda: _drop_versions(location, table))
     return dropped
+
+
+def _drop_versions(location: str, table: str) -> None:
+    need_table(location, table).cleanup_old_versions(
+        older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+    )
 
 
 def _has_lost_rows(dataset: lance.LanceDataset) -> bool:

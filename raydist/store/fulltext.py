@@ -8,6 +8,7 @@ Promises  a caption counts for the content that it was written of: hits carry it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lance
@@ -16,7 +17,7 @@ from lance.query import FullTextOperator, MatchQuery
 from raydist.errors import StoreError
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
-from raydist.store.tables import lance_errors, need_table, open_table, reason_of
+from raydist.store.tables import again, lance_errors, need_table, open_table, reason_of
 
 TABLE, INDEX = "captions", "captions_text"
 _COLUMN = "caption"
@@ -52,9 +53,9 @@ def refresh(location: str) -> bool:
             with Lease(location, "search"):  # `forget` must not find a new index of what it takes out
                 dataset = need_table(location, TABLE)
                 if is_new:
-                    dataset.create_scalar_index(_COLUMN, "INVERTED", name=INDEX, with_position=False)
+                    again(partial(dataset.create_scalar_index, _COLUMN, "INVERTED", name=INDEX, with_position=False))
                 else:
-                    dataset.optimize.optimize_indices(index_names=[INDEX])
+                    again(partial(dataset.optimize.optimize_indices, index_names=[INDEX]))
     except (OSError, ValueError) as error:
         newer = open_table(location, TABLE)
         if newer is None or not _is_indexed(newer):  # else somebody else made it, or the old one will do

@@ -27,7 +27,7 @@ from lance.lance import indices as native
 from numpy.typing import NDArray
 
 from raydist.store import centres, objects
-from raydist.store.tables import lance_errors, need_table, open_table
+from raydist.store.tables import again, lance_errors, need_table, open_table
 
 NAME = "vector_ivf"
 FOLDER = "indices"
@@ -145,14 +145,16 @@ def build(location: str, table: str, *, partitions: int = 0, seed: int = 0) -> C
     centres_CD = centres.train(sample_ND, partitions, seed=seed)
     flat = pa.array(centres_CD.astype(np.float16).reshape(-1))
     with lance_errors(dataset.uri):
-        dataset.create_index(
-            "vector",
-            "IVF_FLAT",
-            name=NAME,
-            metric="dot",
-            num_partitions=partitions,
-            ivf_centroids=pa.FixedSizeListArray.from_arrays(flat, centres_CD.shape[1]),
-            replace=True,
+        again(
+            lambda: need_table(location, table).create_index(
+                "vector",
+                "IVF_FLAT",
+                name=NAME,
+                metric="dot",
+                num_partitions=partitions,
+                ivf_centroids=pa.FixedSizeListArray.from_arrays(flat, centres_CD.shape[1]),
+                replace=True,
+            )
         )
     card = Card(partitions=partitions, trained_rows=rows)
     write_card(location, table, card)
@@ -167,7 +169,11 @@ def refresh(location: str, table: str) -> None:
     """
     dataset = need_table(location, table)
     with lance_errors(dataset.uri):
-        dataset.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=_MERGE_ALL)
+        again(
+            lambda: need_table(location, table).optimize.optimize_indices(
+                index_names=[NAME], num_indices_to_merge=_MERGE_ALL
+            )
+        )
 
 
 def wants(location: str, table: str, index_rows: int, unindexed_share: float) -> str:

@@ -23,7 +23,7 @@ from raydist.store import filters, index, nearest
 from raydist.store.filters import Filter
 from raydist.store.index import Built, Card
 from raydist.store.location import table_uri
-from raydist.store.tables import lance_errors, need_table
+from raydist.store.tables import again, lance_errors, need_table
 
 _QUERIES = 256
 """Queries that go to Lance in one call."""
@@ -146,7 +146,7 @@ def _candidates(
 def _opened(location: str, table: str) -> lance.LanceDataset:
     """The latest version of the table, on what this process has read of its index before."""
     try:
-        return lance.dataset(table_uri(location, table), session=_session())
+        return again(lambda: lance.dataset(table_uri(location, table), session=_session()))
     except (ValueError, OSError):
         return need_table(location, table)  # with our own words for what is wrong
 

@@ -6,16 +6,21 @@ Promises  a handle is fresh at each call (handles go stale); creating a table tw
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import lance
 import pyarrow as pa
 
-from raydist.errors import StoreError
+from raydist.errors import StoreError, disk_remedy
 from raydist.store import buckets
 from raydist.store.location import folder, is_uri, table_uri
+
+T = TypeVar("T")
 
 _RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
 _VALID_FIELDS = re.compile(r"\s*Valid fields are [^.]*\.")
@@ -24,7 +29,8 @@ _VALID_FIELDS = re.compile(r"\s*Valid fields are [^.]*\.")
 def reason_of(error: BaseException) -> str:
     """What Lance said, without the source lines of its Rust core."""
     text = _VALID_FIELDS.sub("", _RUST_PLACE.sub("", str(error)).replace("Invalid user input: ", ""))
-    return text.strip().rstrip(",.")
+    text, remedy = text.strip().rstrip(",."), disk_remedy(error)
+    return f"{text}; {remedy}" if remedy else text
 
 
 def columns_text(schema: pa.Schema) -> str:
@@ -46,6 +52,21 @@ def lance_errors(uri: str, *, where: str | None = None, schema: pa.Schema | None
         raise StoreError(f"table {uri!r} cannot be used: {reason_of(error)}") from error
 
 
+def again(call: Callable[[], T]) -> T:
+    """What `call` gives, which may be done twice: tried again where the answer to a listing of a bucket broke off.
+
+    Lance tries all other requests again by itself. A conflict is another's doing and is raised at once.
+    """
+    for wait in (0.1, 0.2, 0.4, 0.8, 1.6):
+        try:
+            return call()
+        except (OSError, ValueError) as error:
+            if "body error" not in str(error):
+                raise
+            time.sleep(random.uniform(0, wait))
+    return call()
+
+
 def open_table(location: str, table: str, *, version: int | None = None) -> lance.LanceDataset | None:
     """A fresh handle on a table (at `version`, else the latest), None if there is no such table.
 
@@ -54,7 +75,7 @@ def open_table(location: str, table: str, *, version: int | None = None) -> lanc
     """
     uri = table_uri(location, table)
     try:
-        return lance.dataset(uri, version=version)
+        return again(lambda: lance.dataset(uri, version=version))
     except (ValueError, OSError) as error:
         if "was not found" in str(error) and version is None:
             return None
@@ -87,7 +108,7 @@ def create_table(location: str, table: str, schema: pa.Schema) -> lance.LanceDat
     operation = lance.LanceOperation.Overwrite(schema, [])
     try:
         # No argument says the file format here: Lance's default is the one wanted, and a test holds it to that.
-        return lance.LanceDataset.commit(uri, operation, read_version=0, max_retries=0)
+        return again(lambda: lance.LanceDataset.commit(uri, operation, read_version=0, max_retries=0))
     except (OSError, ValueError) as error:
         dataset = open_table(location, table)
         if dataset is None:
