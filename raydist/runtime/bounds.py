@@ -49,23 +49,28 @@ class ShortQueues:
 
     def can_add_input(self, operator: Any) -> bool:
         """Whether the step may start another task."""
-        return not self._is_full(operator)
+        return self._room(operator) > 0
 
     def max_task_output_bytes_to_read(self, operator: Any) -> int | None:
-        """How much may be taken over from the step's running tasks: nothing, or (None) anything."""
-        return 0 if self._is_full(operator) else None
+        """How much may be taken over from the step's running tasks; None: anything, while no block's size is known."""
+        room = self._room(operator)
+        size_bytes = operator.metrics.average_bytes_per_output
+        if room > 0:
+            return max(1, int(room * size_bytes)) if size_bytes else None
+        return 0
 
-    def _is_full(self, operator: Any) -> bool:
-        """Whether enough waits behind the step. What the next one gathers for a batch is not counted: it may need more
-        blocks than these for one."""
+    def _room(self, operator: Any) -> int:
+        """How many blocks more may wait behind the step. What the next one gathers for a batch is not counted: it may
+        need more blocks than these for one."""
         nexts = operator.output_dependencies
         if not nexts:
-            return bool(self._topology[operator].output_queue.num_blocks >= UNREAD)
-        return any(
-            sum(queue.num_blocks for queue in self._topology[step].input_queues)
-            >= max(FEWEST, TIMES * step.num_active_tasks())
+            return UNREAD - int(self._topology[operator].output_queue.num_blocks)
+        rooms: list[int] = [
+            max(FEWEST, TIMES * step.num_active_tasks())
+            - sum(int(queue.num_blocks) for queue in self._topology[step].input_queues)
             for step in nexts
-        )
+        ]
+        return min(rooms)
 
 
 class Watch:
