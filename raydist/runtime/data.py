@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import ray.data
 
 
+_READER_CPUS = 0.1
+
+
 def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     """The rows of Parquet files as a lazily read dataset of one row a block.
 
@@ -32,8 +35,12 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     # and then a traceback from one of its threads on stderr.
     context.use_datasource_v2 = False
     bounds.set_in(context)
-    rows = ray.data.read_parquet(list(files), filesystem=filesystem, num_cpus=0.1)
-    return rows.repartition(target_num_rows_per_block=1)
+    rows = ray.data.read_parquet(list(files), filesystem=filesystem, num_cpus=_READER_CPUS)
+    rows = rows.repartition(target_num_rows_per_block=1)
+    # It would ask for a whole core of one node, which decoders and encoders may have left on no node; there is no
+    # argument for it.
+    rows._logical_plan.dag.ray_remote_args["num_cpus"] = _READER_CPUS  # type: ignore[attr-defined]  # of this operator
+    return rows
 
 
 def references(dataset: ray.data.Dataset) -> Iterator[tuple[Any, int]]:
