@@ -1,0 +1,13 @@
+"""caption as a job on a Ray cluster; the arguments are those of `raydist caption`.
+
+ray job submit --working-dir . --runtime-env jobs/runtime-env.yaml -- python jobs/caption.py --archive s3://bucket/archive
+"""
+
+from __future__ import annotations
+
+import sys
+
+from raydist.cli import main
+
+if __name__ == "__main__":
+    main(["caption", *sys.argv[1:]])

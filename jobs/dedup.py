@@ -1,0 +1,13 @@
+"""dedup as a job on a Ray cluster; the arguments are those of `raydist dedup`.
+
+ray job submit --working-dir . --runtime-env jobs/runtime-env.yaml -- python jobs/dedup.py --archive s3://bucket/archive
+"""
+
+from __future__ import annotations
+
+import sys
+
+from raydist.cli import main
+
+if __name__ == "__main__":
+    main(["dedup", *sys.argv[1:]])
