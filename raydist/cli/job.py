@@ -24,15 +24,15 @@ def main(file: str) -> None:
     from raydist.submit import arrival, marks  # once the environment is as where the job was submitted
 
     runtime.take_stops()
-    with marks.marked():
-        try:
-            with runtime.session(Ray()):
-                arrival.check(job, arrival.places_of(job["archive"], _overrides(job)))
-                talk.print("checked: every node sees the archive and what was named")
+    try:
+        with runtime.session(Ray()):
+            arrival.check(job, arrival.places_of(job["archive"], _overrides(job)))
+            talk.print("checked: every node sees the archive and what was named")
+            with marks.marked():  # within the session, which sends what workers print to stderr
                 cli.main(list(job["arguments"]))
-        except RaydistError as error:
-            talk.print(f"error: {error}", markup=False)
-            raise SystemExit(error.exit_code) from None
+    except RaydistError as error:
+        talk.print(f"error: {error}", markup=False)
+        raise SystemExit(error.exit_code) from None
 
 
 def _overrides(job: dict[str, Any]) -> dict[str, str]:

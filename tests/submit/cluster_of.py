@@ -24,13 +24,18 @@ os.environ.setdefault("RAY_health_check_failure_threshold", "20")  # a busy mach
 
 from ray.cluster_utils import Cluster
 
-STORE_BYTES = 200 << 20
+STORE_BYTES = 1 << 30
 
 
 def node(text: str) -> dict[str, Any]:
     """What a node has: `2`, or `1+gpu`."""
     cpus, _, gpu = text.partition("+")
     return {"num_cpus": int(cpus), "num_gpus": 1 if gpu else 0, "object_store_memory": STORE_BYTES}
+
+
+def worker(text: str) -> dict[str, Any]:
+    """With a folder of its own, as another machine has: each node unpacks a job's files anew, over those of others."""
+    return {**node(text), "temp_dir": tempfile.mkdtemp(prefix="rs")}
 
 
 def say(answer: object) -> None:
@@ -42,12 +47,12 @@ def main(first: str, *others: str) -> None:
     ports = {"dashboard_port": 0, "dashboard_agent_listen_port": 0}  # their usual ones may be another Ray's
     place = {"include_dashboard": True, **ports}
     cluster = Cluster(initialize_head=True, head_node_args={**node(first), **place})
-    workers = [cluster.add_node(**node(text)) for text in others]
+    workers = [cluster.add_node(**worker(text)) for text in others]
     say({"jobs": f"http://{cluster.head_node.webui_url}", "gcs": cluster.address})
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         if word == "add":
-            workers.append(cluster.add_node(**node(rest)))
+            workers.append(cluster.add_node(**worker(rest)))
         elif word == "kill":
             cluster.remove_node(workers.pop(), allow_graceful=False)
         say(len(workers) + 1)
