@@ -10,12 +10,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import click
 import jsonschema
 import kubernetes_validate
 import yaml
@@ -260,7 +262,40 @@ def launcher(text: str) -> list[str]:
     head = " ".join(prepared["head_start_ray_commands"])
     if "--dashboard-host=127.0.0.1" not in head:
         faults.append("the dashboard is not bound to 127.0.0.1")
+    faults += _start_faults([*prepared["head_start_ray_commands"], *prepared["worker_start_ray_commands"]])
     return [*faults, *_node_faults(prepared)]
+
+
+def read_by_ray(words: list[str]) -> click.Context:
+    """Let Ray's command line read the words behind `ray`, without running what they say.
+
+    Raises:
+        click.UsageError: no such command or option, or a value of another type.
+    """
+    from ray.scripts.scripts import cli
+
+    command: click.Command = cli
+    parent: click.Context | None = None
+    name = "ray"
+    while isinstance(command, click.Group):
+        parent = click.Context(command, info_name=name, parent=parent)
+        name, *words = words
+        found = command.get_command(parent, name)
+        if found is None:
+            raise click.UsageError(f"Ray has no command {name!r}")
+        command = found
+    return command.make_context(name, list(words), parent=parent)
+
+
+def _start_faults(commands: list[str]) -> list[str]:
+    faults = []
+    for words in (shlex.split(part) for command in commands for part in command.split(";")):
+        if words and words[0] == "ray":
+            try:
+                read_by_ray(words[1:])
+            except click.UsageError as error:
+                faults.append(f"`{' '.join(words)}`: {error.message}")
+    return faults
 
 
 def _literal_secret(option: str) -> bool:

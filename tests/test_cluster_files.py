@@ -153,6 +153,8 @@ LAUNCHER_FAULTS = [
     ("aws", "resources: {CPU: 16, GPU: 1}", "resources: {CPU: 16.5, GPU: 1}", "16.5"),
     ("aws", "head_node_type: head", "head_node_type: haed", "head_node_type"),
     ("aws", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "127.0.0.1"),
+    ("aws", "--object-manager-port", "--object-manger-port", "--object-manger-port"),
+    ("aws", "--metrics-export-port=8080", "--metrics-export-port=http", "'http' is not a valid integer"),
     ("aws", "--env RAY_AUTH_MODE=token", "--env RAY_AUTH_MODE=disabled", "no token"),
     ("aws", "--env RAY_AUTH_MODE=token", "--env AWS_SECRET_ACCESS_KEY=abc", "a literal secret"),
     ("aws", "raydist:0.1.0-cuda", "raydist:latest", "not pinned"),

@@ -16,6 +16,7 @@ from types import ModuleType
 import click
 import pytest
 import yaml
+from cluster_rules import read_by_ray
 
 from raydist.cli import cli
 
@@ -71,6 +72,15 @@ def test_the_pages_commands_are_raydists() -> None:
     assert {"submit", "jobs", "status", "report"} <= {words[0] for words in found}
     for words in found:
         _parsed(words)
+
+
+def test_the_pages_commands_of_ray_are_rays() -> None:
+    found = [words[1:] for words in _commands() if words[0] == "ray"]
+    assert {"up", "dashboard", "down", "job", "get-auth-token"} <= {words[0] for words in found}
+    for words in found:
+        read_by_ray([word for word in words if word not in (">", "/dev/null")])
+    with pytest.raises(click.UsageError):
+        read_by_ray(["job", "submitt"])
 
 
 def _parsed(words: list[str]) -> None:
