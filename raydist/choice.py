@@ -17,8 +17,10 @@ from raydist.models.encoder import ModelInfo
 from raydist.models.lengths import TextLimit, limit_of
 from raydist.models.recall import base_name, recall
 from raydist.models.registry import DEFAULT, FAST, base_of, describe, is_fast, plain_name, resolve
-from raydist.store import models
+from raydist.store import models, objects
+from raydist.store.location import is_uri, join
 from raydist.store.models import Stored
+from raydist.store.runs import FOLDER, fetch, listed
 
 
 def to_embed(location: str, wanted: str, sampling: str | None = None, adapter: str = "") -> ModelInfo:
@@ -63,6 +65,28 @@ def to_train(location: str, wanted: str) -> ModelInfo:
     if len(bases) > 1:
         raise StoreError(_several(there))
     return _base(*next(iter(bases.items()))) if bases else describe(DEFAULT)
+
+
+def find_adapter(location: str, adapter: str, beside: Sequence[str] = ()) -> Path:
+    """The folder of an adapter on this machine: that of a run of the archive, else a folder.
+
+    Args:
+        location: the archive; of one in a bucket, the files are brought here.
+        adapter: name of a run, or a folder.
+        beside: names of other files of the run to bring.
+
+    Raises:
+        ModelError: there is no such adapter; the message says which there are.
+    """
+    if not is_uri(location):
+        return adapters.find(adapter, location)
+    there = [file.partition("/")[0] for file in listed(location, f"*/{adapters.FOLDER}/{adapters.MARK}")]
+    if adapter in there:
+        return adapters.find(str(fetch(location, adapter, only=(f"{adapters.FOLDER}/*", *beside)) / adapters.FOLDER))
+    place = join(location, FOLDER, adapter)
+    if adapters.is_plain(adapter) and objects.read(place, "recipe.json") is not None:
+        raise ModelError(adapters.unfinished(adapter, place))
+    return adapters.find(adapter, known=there)
 
 
 def to_search(location: str, wanted: str, adapter: str = "") -> Stored:
@@ -134,7 +158,7 @@ def _settled(location: str, there: Sequence[Stored], wanted: str, sampling: str 
     if wanted and fast and sampling == "exact":
         raise UsageError(f"--model {wanted!r} samples fast and embed.sampling=exact does not: leave one of them out")
     if adapter:
-        folder = str(adapters.find(adapter, location))
+        folder = str(find_adapter(location, adapter))
         if own not in ("", folder):
             raise UsageError(f"--model {wanted!r} has the adapter in {own}; --adapter {adapter!r} is another: name one")
         own = folder
@@ -185,14 +209,14 @@ def _parted(location: str, wanted: str) -> tuple[str, str]:
     try:
         resolve(wanted)
     except ModelError:
-        return base, str(adapters.find(run, location))
+        return base, str(find_adapter(location, run))
     return wanted, ""
 
 
 def _adapted(location: str, there: Sequence[Stored], wanted: str, adapter: str) -> Stored:
     """The one model of the archive with that adapter. Its folder may be gone: clips can be searched without it."""
     try:
-        folder: Path | None = adapters.find(adapter, location)
+        folder: Path | None = find_adapter(location, adapter)
     except ModelError:
         if not any(_is_called(model, adapter) for model in there):
             raise

@@ -49,31 +49,31 @@ def videos(folder: Path, count: int, seconds: float = 3, first: int = 0) -> Path
     return folder
 
 
-def configure(archive: Path, model: Path | str = "", *changes: str) -> Config:
+def configure(archive: Path | str, model: Path | str = "", *changes: str) -> Config:
     """Settings for a small archive of clips of one second."""
     given = ("scan.clip_seconds=1", "scan.min_clip_seconds=0.2", "scan.probes=1", "embed.decoders=1", *changes)
     options = {"archive": str(archive), "embed.model": str(model) or None}
     return load(changes=given, options=options, environment={}).config
 
 
-def scanned(archive: Path, folder: Path) -> None:
+def scanned(archive: Path | str, folder: Path) -> None:
     """Scan a folder into the archive."""
     scan.run(configure(archive), scan.Request(inputs=(str(folder),)))
 
 
-def made(archive: Path, model: Path | str, *changes: str, retry_failed: bool = False) -> Report:
+def made(archive: Path | str, model: Path | str, *changes: str, retry_failed: bool = False) -> Report:
     """Embed what the archive lacks."""
     return embed.run(configure(archive, model, *changes), retry_failed=retry_failed)
 
 
-def rows(archive: Path, table: str) -> list[dict[str, Any]]:
+def rows(archive: Path | str, table: str) -> list[dict[str, Any]]:
     """All rows of a table, by clip key where it has one; [] where there is no such table."""
     batches = list(read.scan_batches(str(archive), table))
     found = pa.Table.from_batches(batches).to_pylist() if batches else []
     return sorted(found, key=lambda row: row.get("clip_key") or 0)
 
 
-def embeddings(archive: Path, key: str | None = None) -> dict[str, dict[str, Any]]:
+def embeddings(archive: Path | str, key: str | None = None) -> dict[str, dict[str, Any]]:
     """Clip id -> row of the archive's only model, or of one."""
     (only,) = [key] if key else read.model_keys(str(archive))
     table = rows(archive, f"embeddings_{only}")

@@ -20,7 +20,8 @@ from raydist.caption.prepare import Preparer, Sending
 from raydist.caption.prices import Price, media_tokens, text_tokens
 from raydist.caption.prompt import Prompt
 from raydist.records import Limits
-from raydist.store.runs import run_folder
+from raydist.store import objects
+from raydist.store.runs import FOLDER, listed
 
 SAMPLE = 6
 """Clips that are made ready, to see what that takes."""
@@ -114,10 +115,10 @@ def estimate(
 def measured_tokens(location: str, origin: str, prompt_hash: str) -> tuple[float, float, int] | None:
     """Tokens in and out a clip, and of how many clips, in earlier runs of the same model and prompt; None: none was."""
     tokens_in = tokens_out = clips = 0
-    reports = sorted(run_folder(location, "").glob("caption-*/report.json"), reverse=True)
-    for file in reports[:_REPORTS]:
+    reports = sorted(listed(location, "caption-*/report.json"), reverse=True)
+    for name in reports[:_REPORTS]:
         try:
-            report = json.loads(file.read_text(encoding="utf-8"))
+            report = json.loads(objects.read(location, f"{FOLDER}/{name}") or b"")
         except (OSError, ValueError):
             continue
         details = report.get("details") if isinstance(report, dict) else None

@@ -26,9 +26,11 @@ from raydist.models.recall import recall
 from raydist.models.registry import load_encoder
 from raydist.records import Report
 from raydist.store import lease, models, settings
+from raydist.store.location import join
 from raydist.store.models import Stored
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.runs import FOLDER, new_run, publish, run_folder, save
 from raydist.store.schema import embeddings_table
+from raydist.store.shown import refuse_address, shown
 
 SAMPLE = 60
 LISTED = 1_000
@@ -76,13 +78,17 @@ def run(config: Config, out: str | None, *, sample: int = SAMPLE) -> Report:
         path = file or run_folder(location, run_name) / _PAGE
         cut = np.flatnonzero(np.array(there.captions["cut"].fill_null(False))).tolist()
         _write(path, config, there, shared, compared.doubts, cut, sample)
+        where = sheet_at = str(path)
+        if file is None:
+            publish(location, run_name, only=(_PAGE,))
+            where, sheet_at = shown(location, run_name, _PAGE), join(location, FOLDER, run_name, _PAGE)
         report = Report(
             stage="caption",
             run=run_name,
             seconds=round(time.monotonic() - started, 3),
             counts=_counts(there, shared, compared.doubts, len(cut)),
-            notes=(*compared.notes, *_said(there, shared, compared.doubts, len(cut)), f"the page: {path}"),
-            details={"sheet": str(path), "model": compared.model, **_lists(there, shared, compared.doubts, cut)},
+            notes=(*compared.notes, *_said(there, shared, compared.doubts, len(cut)), f"the page: {where}"),
+            details={"sheet": sheet_at, "model": compared.model, **_lists(there, shared, compared.doubts, cut)},
         )
         save(report, location)
     return report
@@ -92,6 +98,7 @@ def _file(out: str | None) -> Path | None:
     """Where the page shall be, if it can be there."""
     if out is None:
         return None
+    refuse_address("--sheet", out)
     file = Path(out).expanduser().absolute()
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--sheet {out!r}: expected a file that ends in .html")

@@ -11,6 +11,7 @@ import torch
 from raydist import gauges
 from raydist.clips.decoder import CLIP_FIELDS, Geometry
 from raydist.models.registry import load_encoder
+from raydist.store.models import here
 
 # Shape legend: B clips, T frames, H height, W width, C colours, D embedding size
 
@@ -28,7 +29,7 @@ class Embedder:
     def __init__(self, model: str, adapter: str, device: str, geometry: Geometry, threads: int) -> None:
         if device == "cpu":
             torch.set_num_threads(threads)  # Ray allows a worker one, but an encoder on CPUs mostly bounds the run
-        self._encoder = load_encoder(model, adapter, device=device)
+        self._encoder = load_encoder(model, here(adapter), device=device)
         self._shape = (geometry.frames, geometry.size_px, geometry.size_px, 3)
         self._busy = gauges.Busy("embedder", device)
 

@@ -23,13 +23,14 @@ from raydist.eval import held, page, worse
 from raydist.eval.encode import Clips, Texts, Work, encode
 from raydist.eval.figures import DIRECTIONS, Measured, measure
 from raydist.frames.build import Built, ensure
-from raydist.models import adapters
 from raydist.models.encoder import ModelInfo
 from raydist.models.registry import FAST, base_of, describe, is_fast
 from raydist.progress import bar
 from raydist.records import Report
 from raydist.store import lease, roots, settings, stale
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.models import portable
+from raydist.store.runs import new_run, publish, run_folder, save
+from raydist.store.shown import shown
 
 # Shape legend: N clips, M texts, L tokens, S models, E embedding size
 
@@ -62,7 +63,8 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
     location, split = config.require_archive(), config.eval.split
     settings.open_existing(location)
     models = _choose(location, config.embed.model, config.embed.adapter)
-    with lease.Lease(location, "eval"):
+    run_name = new_run("eval")
+    with lease.Lease(location, "eval", run=run_name):
         stale.repair_unless_scanning(location)
         kept = held.held_out(location, split, models.adapter)
         held.require_differences(kept.pairs["captions"].to_pylist(), split)
@@ -82,11 +84,11 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
         seen, vectors, good_N = _encoded(config, models, kept.pairs, texts)
         failures = _failures(built, good_N)
         measured = _measured(config, kept, models, texts, pairs_P2, seen, vectors, good_N)
-        run_name = new_run("eval")
         folder = run_folder(location, run_name)
         folder.mkdir(parents=True, exist_ok=True)
         worse.write(measured, folder / worse.FILE)
         page.write(config, measured, models.geometry, folder / page.FILE)
+        publish(location, run_name)
     clips, texts_kept = len(measured.pairs), len(measured.queries.texts)
     report = Report(
         stage="eval",
@@ -94,7 +96,7 @@ def run(config: Config, *, retry_failed: bool = False) -> Report:
         seconds=time.monotonic() - began,
         counts={"clips": clips, "captions": texts_kept, "failed": sum(failures.values())},
         failures=failures,
-        notes=(*measured.notes, *_where(folder)),
+        notes=(*measured.notes, *_where(location, run_name)),
         details={
             **measured.as_json(),
             "got_worse": {name: worse.worst(measured, name, WORST) for name in DIRECTIONS},
@@ -113,7 +115,7 @@ def _choose(location: str, model: str, adapter: str) -> Models:
     """
     if not adapter:
         return Models(base=choice.to_train(location, model))
-    folder = adapters.find(adapter, location)
+    folder = choice.find_adapter(location, adapter, held.FILES)
     base = choice.to_train(location, model) if model else describe(base_of(folder))
     mark = FAST if is_fast(base.name) else ""
     return Models(base=base, adapted=describe(base.location + mark, str(folder)), adapter=folder)
@@ -150,7 +152,7 @@ def _work(config: Config, models: Models, pairs: pa.Table, texts: list[str], res
     return Work(
         location=location,
         model=models.base.location,
-        adapter=str(models.adapter or ""),
+        adapter=portable(str(models.adapter or ""), location),
         device=device,
         threads=max(1, int(resources.cpus - runtime.LIGHT_CPUS)),
         batch=section.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
@@ -246,5 +248,8 @@ def _require_finite(info: ModelInfo, vectors: NDArray[np.float32], names: list[s
         )
 
 
-def _where(folder: Path) -> tuple[str, ...]:
-    return (f"every query with its ranks: {folder / worse.FILE}", f"look: {folder / page.FILE} in a browser")
+def _where(location: str, run: str) -> tuple[str, ...]:
+    return (
+        f"every query with its ranks: {shown(location, run, worse.FILE)}",
+        f"look: {shown(location, run, page.FILE)} in a browser",
+    )

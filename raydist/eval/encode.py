@@ -14,6 +14,7 @@ from raydist.clips.decoder import Geometry
 from raydist.frames.reader import FrameReader
 from raydist.models.registry import load_encoder
 from raydist.records import Limits
+from raydist.store.models import here
 
 # Shape legend: B clips, M texts, L tokens, S models, E embedding size
 
@@ -26,7 +27,7 @@ class Work:
     model: str
     """Folder of the base."""
     adapter: str
-    """Folder of the adapter; empty: the base alone."""
+    """Of the adapter, as `store.models.portable` names it; empty: the base alone."""
     device: str
     threads: int
     batch: int
@@ -62,7 +63,7 @@ def encode(work: Work) -> Iterator[Texts | Clips]:
         torch.set_num_threads(work.threads)  # Ray allows a task one
     encoders = [
         load_encoder(work.model, adapter=adapter, device=work.device)
-        for adapter in ([None, work.adapter] if work.adapter else [None])
+        for adapter in ([None, here(work.adapter)] if work.adapter else [None])
     ]
     ids_ML = encoders[0].ids(work.texts).cpu().numpy().astype(np.int64)
     yield Texts(ids_ML=ids_ML, vectors_SME=np.stack([encoder.encode_text(work.texts) for encoder in encoders]))

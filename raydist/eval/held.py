@@ -25,6 +25,8 @@ LEAKED = "leaked.parquet"
 WATCHED = "watched.parquet"
 """There too: of the clips by which training chose its best state."""
 
+FILES = (TRAINED, LEAKED, WATCHED)
+
 SPLITS = ("train", "val", "test")
 
 

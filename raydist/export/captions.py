@@ -32,6 +32,7 @@ from raydist.store import read, roots, settings
 from raydist.store.captioned import Captioned, pairs_schema
 from raydist.store.manifest import Manifest
 from raydist.store.runs import new_run, save
+from raydist.store.shown import refuse_address
 from raydist.store.sql import all_of, equals, whole
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _check(media: str, split: str | None, shard_clips: int) -> None:
 
 def _place(out: str) -> Path:
     """The file or folder that will be."""
+    refuse_address("--out", out)
     suffix = Path(out).suffix.lower()
     if suffix in (".csv", ".tsv", ".json", ".tar"):
         raise UsageError(f"--out {out!r}: expected a file that ends in .parquet or .jsonl, or a folder for shards")
@@ -295,22 +297,26 @@ def _written(config: Config, manifest: Manifest, arguments: tuple[Any, ...]) -> 
                 yield from table.to_pylist()
         return
     with runtime.session(config.ray) as resources:
-        workers = config.caption.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1
-        plan = runtime.plan(resources, workers=min(workers, manifest.rows))
+        plan = runtime.plan(
+            resources,
+            workers=config.caption.decoders,
+            units=manifest.rows,
+            worker_cpus=config.decode.cpus,
+            memory_mb=config.decode.memory_mb,
+        )
+        runtime.announce(plan, resources, what="writers")
         for block in runtime.blocks(_graph(manifest, plan, arguments)):
             yield from block.to_pylist()
 
 
 def _graph(manifest: Manifest, plan: runtime.Plan, arguments: tuple[Any, ...]) -> ray.data.Dataset:
     """manifest -> writers."""
-    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
     return manifest.dataset().map_batches(
         # 1:1, CPU: a shard each. An actor with one child process: a decoder that dies costs one clip, not a shard.
         shards.ShardWriter,
         fn_constructor_args=arguments,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.workers),
+        compute=plan.worker_pool(),
         num_cpus=plan.worker_cpus,
     )

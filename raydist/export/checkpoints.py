@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from raydist import choice
 from raydist.config import Config
 from raydist.errors import ResourceError, UsageError
 from raydist.export.folders import free
@@ -38,7 +39,8 @@ def checkpoint(config: Config, out: str) -> Report:
         UsageError: no adapter was named, or something is there already.
     """
     began = time.monotonic()
-    adapter = adapters.find(_named(config), config.require_archive() if config.archive else "")
+    named = _named(config)
+    adapter = choice.find_adapter(config.require_archive(), named) if config.archive else adapters.find(named)
     folder = free(out)
     info = describe(plain_name(config.embed.model or base_of(adapter)), str(adapter))
     # Here and not above: peft imports transformers, and a wrong name should be said at once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raydist.errors import UsageError
+from raydist.store.shown import refuse_address
 
 
 def free(out: str) -> Path:
@@ -13,6 +14,7 @@ def free(out: str) -> Path:
     Raises:
         UsageError: something does.
     """
+    refuse_address("--out", out)
     folder = Path(out).expanduser().resolve()
     if folder.is_dir():
         there = sorted(entry.name for entry in folder.iterdir())

@@ -23,6 +23,7 @@ from raydist.records import Report
 from raydist.store import read, settings, vectors
 from raydist.store.runs import new_run, save
 from raydist.store.schema import embeddings_table
+from raydist.store.shown import refuse_address
 
 PARQUET, NUMPY = ".parquet", ".npy"
 
@@ -89,6 +90,7 @@ def embeddings(config: Config, out: str, *, where: str | None = None) -> Report:
 
 def _files(out: str) -> list[Path]:
     """The files that will be, none of which is there."""
+    refuse_address("--out", out)
     file = Path(out).expanduser().absolute()
     if file.suffix not in (PARQUET, NUMPY):
         raise UsageError(f"--out {out!r}: expected a file that ends in {PARQUET} or {NUMPY}")

@@ -31,6 +31,7 @@ from raydist.store import erase, models, read, roots, settings
 from raydist.store.erase import Target
 from raydist.store.forgotten import Forgotten, remember
 from raydist.store.lease import Lease
+from raydist.store.location import is_uri
 from raydist.store.runs import new_run, save
 from raydist.store.schema import model_key_of
 from raydist.store.sql import is_in
@@ -99,7 +100,7 @@ def plan(config: Config, names: Sequence[str]) -> Plan:
         strangers=tuple(
             model.adapter
             for model in models.stored(location)
-            if model.adapter and not Path(model.adapter).is_relative_to(location)
+            if model.adapter and not models.is_own(model.adapter, location)
         ),
     )
 
@@ -257,8 +258,9 @@ def _drop_answers(location: str, plan: Plan, target: Target) -> None:
     """Captions that wait for a commit, of clips too that no table has any more; and what killed writers left over."""
     own = {row["clip_key"] for row in answers.all_kept(location) if row["video_id"] in plan.videos}
     answers.drop(location, own | {*target.keys})
-    for left in Path(location, answers.FOLDER).glob(".*"):
-        left.unlink(missing_ok=True)
+    if not is_uri(location):  # a bucket never shows half of an object
+        for left in Path(location, answers.FOLDER).glob(".*"):
+            left.unlink(missing_ok=True)
 
 
 def _as_id(written: str) -> str:

@@ -11,6 +11,8 @@ import html
 import io
 import json
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +29,11 @@ from markupsafe import escape
 from raydist.clips import naming
 from raydist.forget import events
 from raydist.models.keys import cache_home
+from raydist.store import objects
 from raydist.store.erase import Target
+from raydist.store.location import folder, is_uri, join
 from raydist.store.manifest import Manifest
-from raydist.store.runs import run_folder
+from raydist.store.runs import FOLDER, listed, run_folder
 
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
@@ -101,32 +105,36 @@ def _any_of(names: Iterable[str]) -> str:
 def trained_on(location: str, target: Target) -> list[str]:
     """The runs whose training clips were of the videos."""
     found = []
-    for file in sorted(run_folder(location, "").glob(f"*/{_TRAINED}")):
-        if any(_mask(pq.read_table(file), target)):
-            found.append(file.parent.name)
+    for name in listed(location, f"*/{_TRAINED}"):
+        data = objects.read(location, f"{FOLDER}/{name}")
+        if data is not None and any(_mask(pq.read_table(pa.BufferReader(data)), target)):
+            found.append(name.partition("/")[0])
     return found
 
 
 def exports(location: str, adapters: Sequence[str]) -> Iterator[str]:
     """What verbs wrote where `redact` does not reach, as their reports say: vectors, pages, lists; and checkpoints with
     one of these adapters."""
-    for file in sorted(run_folder(location, "").glob("*/report.json")):
+    for name in listed(location, "*/report.json"):
         try:
-            details = json.loads(file.read_text(encoding="utf-8"))["details"]
+            details = json.loads(objects.read(location, f"{FOLDER}/{name}") or b"")["details"]
         except (OSError, ValueError, KeyError):
             continue
         places = [details.get(name) for name in _WRITTEN]
         if details.get("adapter") in adapters:
             places.append(details.get("folder"))
         for place in places:
-            if isinstance(place, str) and place and not _is_reached(Path(place), location):
+            if isinstance(place, str) and place and not _is_reached(place, location):
                 yield place
 
 
-def _is_reached(file: Path, location: str) -> bool:
+def _is_reached(place: str, location: str) -> bool:
     """Whether `redact` looks into a file: of a run, or a sheet in the archive's folder."""
+    if is_uri(location):
+        return place.startswith(f"{join(location, FOLDER)}/") and Path(place).suffix.lower() in _LOOKED_INTO
+    file = Path(place)
     if file.is_relative_to(run_folder(location, "")):
-        return file.suffix.lower() in (*_WHOLE, *_HOW, ".parquet")
+        return file.suffix.lower() in _LOOKED_INTO
     return file.is_relative_to(location) and file.suffix in _SHEETS
 
 
@@ -136,36 +144,75 @@ def redact(location: str, traces: Traces) -> list[str]:
     Returns:
         The files that were deleted or changed, below the archive.
     """
-    changed: list[str] = []
-    top = run_folder(location, "")
     Manifest.sweep(location, list)
+    changed = _freed_far(location, traces) if is_uri(location) else _freed(folder(location), traces)
+    _drop_copies(traces.target)
+    return changed
+
+
+def _freed_far(location: str, traces: Traces) -> list[str]:
+    """Free the files of runs in a bucket, by way of this machine's disk; its working copies go."""
+    names = [name for name in listed(location, "**/*") if Path(name).suffix.lower() in _LOOKED_INTO]
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        _bring(location, [name for name in names if not _is_kept(name.split("/"))], home)
+        shown = [run.name for run in (home / FOLDER).glob("*") if _shows(run, traces.target)]
+        for run in shown:
+            _bring(location, listed(location, f"{run}/**/events.out.tfevents.*"), home)
+        changed = _freed(home, traces)
+        for name in changed:
+            if (home / name).exists():
+                objects.replace(location, name, (home / name).read_bytes())
+            else:
+                objects.delete(location, name)
+    shutil.rmtree(run_folder(location, ""), ignore_errors=True)
+    return changed
+
+
+def _bring(location: str, names: Iterable[str], home: Path) -> None:
+    """Download files of runs."""
+    for name in names:
+        data = objects.read(location, f"{FOLDER}/{name}")
+        if data is not None:
+            file = home / FOLDER / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+
+def _freed(home: Path, traces: Traces) -> list[str]:
+    """Free the files of runs in a folder of the archive's shape; those that were deleted or changed."""
+    changed: list[str] = []
+    top = home / FOLDER
     shown = {run for run in top.glob("*") if run.is_dir() and _shows(run, traces.target)}
-    for file in sorted([*_files(top), *_pages(Path(location))]):
+    for file in sorted([*_files(top), *_pages(home)]):
         if _redacted(file, traces):
-            changed.append(str(file.relative_to(location)))
+            changed.append(str(file.relative_to(home)))
     for run in sorted(shown):
         for file in sorted(run.glob("**/events.out.tfevents.*")):
             if events.without_pictures(file):
-                changed.append(str(file.relative_to(location)))
-    _drop_copies(traces.target)
+                changed.append(str(file.relative_to(home)))
     return changed
 
 
 def _files(top: Path) -> Iterator[Path]:
     """Files of runs that may name a video."""
     for file in top.glob("**/*"):
-        below = file.relative_to(top).parts
-        if file.is_file() and not (len(below) > 2 and below[1] in _KEPT_FOLDERS):
+        if file.is_file() and not _is_kept(file.relative_to(top).parts):
             yield file
+
+
+def _is_kept(below: Sequence[str]) -> bool:
+    """Whether a file, by its path below `runs`, is of a folder that stays as it is."""
+    return len(below) > 2 and below[1] in _KEPT_FOLDERS
 
 
 def _pages(location: Path) -> Iterator[Path]:
     """Sheets in the archive's folder beside its tables and runs, such as the demo's."""
-    for folder in location.iterdir():
-        if folder.is_dir() and folder.suffix != ".lance" and folder.name != "runs":
-            yield from (file for file in folder.glob("**/*") if file.suffix in _SHEETS)
-        elif folder.suffix in _SHEETS:
-            yield folder
+    for place in location.iterdir():
+        if place.is_dir() and place.suffix != ".lance" and place.name != FOLDER:
+            yield from (file for file in place.glob("**/*") if file.suffix in _SHEETS)
+        elif place.suffix in _SHEETS:
+            yield place
 
 
 def _shows(run: Path, target: Target) -> bool:
@@ -235,6 +282,7 @@ _HOW: dict[str, Callable[[str, Traces], str]] = {
     ".md": _lines,
     ".csv": _csv,
 }
+_LOOKED_INTO = (*_WHOLE, *_HOW, ".parquet")
 
 
 def _without(value: Any, traces: Traces) -> Any:

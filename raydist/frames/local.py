@@ -8,12 +8,15 @@ Promises  a file is whole or not there; the name holds the clip's fingerprint, s
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 _RECOUNTS = 32
 """Times that a folder is counted anew while it fills: other processes fill it too."""
+_SHARE = 0.8
+"""Of what is free on the disk that a folder may take: a node's scratch is often small, and others live on it."""
 _ROOM = 0.9
 """A folder that is full when it is opened gives up its oldest files until it is filled by this share."""
 
@@ -23,9 +26,10 @@ class LocalCopies:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
-        self._limit = limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
+        self._limit = limit_bytes
         self._bytes = self._tidied()
+        self._limit = min(limit_bytes, self._bytes + int(_SHARE * shutil.disk_usage(folder).free))
         self._written = 0
 
     def get(self, clip_key: int, fingerprint: str) -> bytes | None:

@@ -17,7 +17,7 @@ from raydist.frames import pixels
 from raydist.progress import talk
 from raydist.store import frames
 from raydist.store.lease import Lease
-from raydist.store.location import folder
+from raydist.store.location import folder, is_uri
 
 
 def estimate(pairs: pa.Table, geometry: Geometry, encoding: str = pixels.RAW, candidates: int = 1) -> int:
@@ -86,8 +86,10 @@ def make_room(location: str, table: str, needed_bytes: int, *, limit: int, held:
 def refuse_full_disk(location: str, needed_bytes: int) -> None:
     """
     Raises:
-        ResourceError: less is free on the archive's disk.
+        ResourceError: less is free on the archive's disk; a bucket has no end.
     """
+    if is_uri(location):
+        return
     free = shutil.disk_usage(folder(location)).free
     if free < needed_bytes:
         raise ResourceError(

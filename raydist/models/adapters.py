@@ -8,7 +8,7 @@ Promise a folder is there whole or not at all
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from raydist.models.lora import LoRA
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+MARK = FILES[0]
+"""Written last where files come one by one: a folder without it holds no adapter."""
 CARD = "card.json"
 FOLDER = "adapter"
 """Name of the folder in a run; it is called by its run then."""
@@ -113,32 +115,39 @@ def read_card(folder: Path) -> Card | None:
         ) from error
 
 
-def find(adapter: str, location: str = "") -> Path:
+def find(adapter: str, location: str = "", known: Sequence[str] | None = None) -> Path:
     """The folder of an adapter.
 
     Args:
         adapter: name of a run of the archive, else a folder: the adapter's own, or that of its run.
-        location: the archive; empty: there is none.
+        location: the archive's folder; empty: there is none on this machine.
+        known: runs of the archive that have an adapter; None: those in its folder.
 
     Raises:
         ModelError: there is no such adapter; the message says which there are.
     """
-    run = Path(location) / "runs" / adapter if location and _is_plain(adapter) else None
+    run = Path(location) / "runs" / adapter if location and is_plain(adapter) else None
     path = Path(adapter).expanduser()
     for folder in (*((run / FOLDER,) if run else ()), path, path / FOLDER):
         if adapter.strip() and all((folder / name).is_file() for name in FILES):
             return folder.absolute()
     if run is not None and run.is_dir():
-        raise ModelError(
-            f"the run {adapter!r} has no adapter: expected {FOLDER}/ in {str(run)!r}. `raydist train --run {adapter}` "
-            "goes on with a run that was stopped."
-        )
+        raise ModelError(unfinished(adapter, str(run)))
     if path.is_dir():
         raise ModelError(missing(path))
-    there = ", ".join(runs(location)) if location else ""
+    asked = "run of the archive, and no such " if location or known is not None else ""
+    there = ", ".join(known if known is not None else runs(location) if location else ())
     raise ModelError(
-        f"no adapter {adapter!r}: no such {'run of the archive, and no such ' if location else ''}folder. "
+        f"no adapter {adapter!r}: no such {asked}folder. "
         + (f"Runs with an adapter: {there}." if there else "Expected a folder that `raydist train` or PEFT wrote.")
+    )
+
+
+def unfinished(run: str, place: str) -> str:
+    """That a run has no adapter yet, as a message."""
+    return (
+        f"the run {run!r} has no adapter: expected {FOLDER}/ in {place!r}. `raydist train --run {run}` goes on with a "
+        "run that was stopped."
     )
 
 
@@ -215,5 +224,6 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether a name can be that of a run, and is no path."""
     return name not in ("", ".", "..") and "/" not in name and "\\" not in name

@@ -1,4 +1,4 @@
-"""The tables of cached frames: which clips they hold, taking rows, their size on disk.
+"""The tables of cached frames: which clips they hold, taking rows, their size.
 
 Reads     `frames_<geometry>_<frames>_<encoding>`, and of other tables what is known of its clips
 Promises  rows count with the clip's present fingerprint only; a handle stays on the version that it opened
@@ -17,13 +17,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydist.store import read
+from raydist.store import buckets, objects, read
 from raydist.store.commit import is_conflict
 from raydist.store.join import Bucket
-from raydist.store.location import folder
+from raydist.store.location import folder, is_uri
 from raydist.store.schema import FRAMES, is_frames
 from raydist.store.sql import all_of, equals, is_in
-from raydist.store.tables import lance_errors, open_table
+from raydist.store.tables import again, lance_errors, open_table
+
+_USED = "used"
+"""In a bucket: an empty object a table, written anew when it is used."""
 
 _KEEP = timedelta(hours=1)
 """Old versions stay that long: a reader may be in the middle of one."""
@@ -37,17 +40,24 @@ def table_name(*, resize: str, size_px: int, sampling: str, frames: int, encodin
 def tables(location: str) -> list[str]:
     """All tables of cached frames, the one whose last use is longest ago first."""
     names = [name for name in read.table_names(location) if is_frames(name)]
+    if is_uri(location):
+        used = {entry.name: entry.modified_s for entry in objects.entries(location, _USED)}
+        return sorted(names, key=lambda name: used.get(f"{_USED}/{name}", 0.0))
     return sorted(names, key=lambda name: os.path.getmtime(_folder(location, name)))
 
 
 def mark_used(location: str, table: str) -> None:
     """Say that the table is in use now."""
-    if os.path.isdir(_folder(location, table)):
+    if is_uri(location):
+        objects.replace(location, f"{_USED}/{table}", b"")
+    elif os.path.isdir(_folder(location, table)):
         os.utime(_folder(location, table))
 
 
 def bytes_on_disk(location: str, table: str) -> int:
     """What a table takes, files that no version knows any more included; 0 if there is none."""
+    if is_uri(location):
+        return sum(int(file["size"]) for file in buckets.below(location, f"{table}.lance"))
     total = 0
     for top, _, names in os.walk(_folder(location, table)):
         for name in names:
@@ -60,6 +70,13 @@ def bytes_on_disk(location: str, table: str) -> int:
 
 def drop(location: str, table: str) -> None:
     """Delete a whole table; nothing happens if there is none."""
+    if is_uri(location):
+        files = [str(file["path"]) for file in buckets.below(location, f"{table}.lance")]
+        # Versions first: a table without one is none, and nobody begins to read what is going.
+        for name in sorted(files, key=lambda name: "/_versions/" not in name):
+            buckets.delete(location, name)
+        objects.delete(location, f"{_USED}/{table}")
+        return
     shutil.rmtree(_folder(location, table), ignore_errors=True)
 
 
@@ -68,7 +85,11 @@ def drop_old_versions(location: str, table: str) -> None:
     dataset = open_table(location, table)
     if dataset is not None:
         try:
-            dataset.cleanup_old_versions(older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False)
+            again(
+                lambda: dataset.cleanup_old_versions(
+                    older_than=_KEEP, delete_unverified=False, error_if_tagged_old_versions=False
+                )
+            )
         except OSError as error:
             if not is_conflict(error):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from raydist.store import read
+from raydist.store.location import is_uri, join
+from raydist.store.runs import FOLDER, fetch, run_folder
 from raydist.store.schema import embeddings_table
 from raydist.store.tables import open_table
 
@@ -39,21 +42,54 @@ def marked(columns: pa.Schema, name: str, location: str, *, adapter: str = "", a
     """
     notes = {_NAME: name.encode(), _PLACE: location.encode()}
     if adapter:
-        inside = archive and Path(adapter).is_relative_to(archive)
-        notes[_ADAPTER] = (Path(adapter).relative_to(archive).as_posix() if inside else adapter).encode()
+        inside = archive and is_own(adapter, archive)
+        notes[_ADAPTER] = (Path(adapter).relative_to(_home(archive)).as_posix() if inside else adapter).encode()
     return columns.with_metadata(notes)
 
 
 def stored(location: str) -> list[Stored]:
-    """The models of the archive, by key."""
+    """The models of the archive, by key; of one in a bucket, this machine gets the adapters that it lacks."""
     found = []
     for model_key in read.model_keys(location):
         table = open_table(location, embeddings_table(model_key))
         notes = (table.schema.metadata or {}) if table is not None else {}
         name, place, adapter = (notes.get(key, b"").decode() for key in (_NAME, _PLACE, _ADAPTER))
-        adapter = str(Path(location) / adapter) if adapter else ""
+        if adapter and not os.path.isabs(adapter):
+            own = _home(location) / adapter
+            adapter = str(own) if own.is_dir() else here(portable(str(own), location))
         found.append(Stored(model_key=model_key, name=name, location=place, adapter=adapter))
     return found
+
+
+def is_own(adapter: str, location: str) -> bool:
+    """Whether the folder of an adapter, on this machine, is that of a run of the archive."""
+    return Path(adapter).is_relative_to(_home(location))
+
+
+def portable(adapter: str, location: str) -> str:
+    """How an adapter's folder is named to other nodes: by its address where the archive is in a bucket, else as it is;
+    `here` makes a folder of it."""
+    if not adapter or not is_uri(location) or not is_own(adapter, location):
+        return adapter
+    return join(location, Path(adapter).relative_to(_home(location)).as_posix())
+
+
+def here(adapter: str) -> str:
+    """The folder, on this machine, of an adapter that `portable` named; its files are brought from the bucket.
+
+    Raises:
+        StoreError: the bucket does not give them.
+    """
+    if not is_uri(adapter):
+        return adapter
+    location, _, below = adapter.rpartition(f"/{FOLDER}/")
+    run, _, folder = below.partition("/")
+    return str(fetch(location, run, only=(f"{folder}/*",)) / folder)
+
+
+def _home(location: str) -> Path:
+    """The folder that holds `runs`, on this machine."""
+    return run_folder(location, "").parent
 
 
 def listed(models: Iterable[Stored]) -> str:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 from raydist import choice, runtime
 from raydist.config import Config
 from raydist.errors import ResourceError, UsageError
+from raydist.models import adapters
 from raydist.models.encoder import ModelInfo
 from raydist.progress import talk
 from raydist.records import Report
 from raydist.sections import Train
-from raydist.store import lease, roots, settings, stale
-from raydist.store.runs import run_folder, save
-from raydist.train import Request, recipe
+from raydist.store import lease, objects, roots, settings, stale
+from raydist.store.location import is_uri
+from raydist.store.runs import save
+from raydist.train import Request, files, recipe
 from raydist.train.fit import fit, watched
 from raydist.train.prepare import Prepared, prepare
 from raydist.train.summary import summary
@@ -38,7 +39,8 @@ def run(config: Config, request: Request) -> Report:
     info = choice.to_train(location, config.embed.model)
     if config.embed.adapter:
         talk.print(f"train: embed.adapter = {config.embed.adapter!r} plays no part; training begins from the base")
-    with lease.Lease(location, f"train {request.run}") as held, runtime.session(config.ray) as resources:
+    holding = lease.Lease(location, f"train {request.run}", run=request.run)
+    with holding as held, runtime.session(config.ray) as resources:
         _refuse_twin(held, request.run)
         workers, device = _workers(config.train, resources)
         if recipe.has_begun(folder):
@@ -56,7 +58,7 @@ def run(config: Config, request: Request) -> Report:
 def begin(
     config: Config,
     info: ModelInfo,
-    folder: Path,
+    folder: str,
     prepared: Prepared,
     resources: runtime.Resources,
     workers: int,
@@ -83,6 +85,7 @@ def begin(
     cores = max(1, int(resources.cpus - runtime.LIGHT_CPUS))
     return Task(
         location=location,
+        run=folder.rpartition("/")[2],
         folder=folder,
         model=info.location,
         section=config.train,
@@ -91,12 +94,12 @@ def begin(
         limits=config.limits(),
         threads=max(1, cores // workers),
         device=device,
-        keeps_frames=resources.nodes > 1,
+        keeps_frames=resources.nodes > 1 or is_uri(location),
         facts=prepared.facts(),
     )
 
 
-def _folder(location: str, name: str) -> Path:
+def _folder(location: str, name: str) -> str:
     """The run's folder.
 
     Raises:
@@ -104,8 +107,8 @@ def _folder(location: str, name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"--run {name!r}: expected a letter or digit, then up to 63 of them, '.', '_' and '-'")
-    folder = run_folder(location, name)
-    if (folder / ADAPTER).is_dir():
+    folder = files.folder_of(location, name)
+    if objects.read(folder, f"{ADAPTER}/{adapters.MARK}") is not None:
         raise UsageError(
             f"the run {name!r} is finished: use its adapter (`raydist embed --adapter {name}`), "
             "or give another name with --run"

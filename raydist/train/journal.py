@@ -42,7 +42,7 @@ class Journal:
 
 
 def entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; one that a killed process left half-written is passed over."""
+    """The lines of a journal on this machine; one that a killed process left half-written is passed over."""
     path = folder / FILE
     if not path.exists():
         return

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from raydist.clips import near
 from raydist.clips.signature import HASH_VERSION
 from raydist.store import lease, read, splits, sql
-from raydist.store.runs import run_folder
+from raydist.store.runs import listed
 
 _CLIP_COLUMNS = ["clip_key", "fingerprint", "clip_id", "video_id", "source_id", "split"]
 
@@ -273,7 +273,7 @@ def _shown(clip: Mapping[str, Any]) -> str:
 def _moved(location: str, plan: _Plan, changed: int) -> list[str]:
     if not plan.moved:
         return []
-    runs = sorted(path.parent.name for path in run_folder(location, "").glob("*/adapter") if path.is_dir())
+    runs = sorted(path.partition("/")[0] for path in listed(location, "*/adapter/adapter_config.json"))
     compare = f"; evaluations of {', '.join(runs)} can no longer be compared" if runs else ""
     counts = Counter(plan.moved.values())
     where = ", ".join(f"{counts[split]:,} to {split}" for split in splits.SPLITS if counts[split])

@@ -26,7 +26,7 @@ from raydist.train.recorder import Recorder
 from raydist.train.schedule import rate_at
 from raydist.train.state import State
 from raydist.train.step import Step
-from raydist.train.task import STOP, Task
+from raydist.train.task import Task
 from raydist.train.watch import NotFiniteError, Watch
 
 Keep = Callable[[State], None]
@@ -177,7 +177,7 @@ class Loop:
         return self._epoch() - int(self.state.best["epoch"]) >= self._section.patience
 
     def _asked_to_stop(self) -> bool:
-        return self._parts.recorder is not None and (self._parts.task.folder / STOP).exists()
+        return self._parts.recorder is not None and self._parts.recorder.asked_to_stop()
 
     def _checkpoint(self, seconds: float) -> None:
         state = self.state
@@ -186,6 +186,8 @@ class Loop:
         state.optimizer = self._optimizer.state_dict()
         state.unread = everyone(sorted(self._unread))
         state.seconds += seconds
+        if self._parts.recorder is not None:  # first: no checkpoint is ahead of the journal
+            self._parts.recorder.sent()
         self._keep(state)
 
     def _restore(self) -> None:

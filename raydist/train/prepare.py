@@ -11,12 +11,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raydist.clips.decoder import Geometry
 from raydist.clips.sampling import CANDIDATES
@@ -27,7 +25,7 @@ from raydist.models.encoder import ModelInfo
 from raydist.sections import Train
 from raydist.store.pairs import captioned_clips, stale_captions
 from raydist.store.splits import SPLITS
-from raydist.train import leaks, recipe
+from raydist.train import files, leaks, recipe
 from raydist.train.task import LEAKED, TRAINED, WATCHED
 
 
@@ -45,12 +43,10 @@ class Prepared:
     """Of the frame cache: all clips that were looked at, those that failed with their reasons."""
     notes: tuple[str, ...] = ()
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str) -> None:
         """Keep the pairs in the run's folder."""
-        folder.mkdir(parents=True, exist_ok=True)
         for name, table in ((TRAINED, self.trained), (WATCHED, self.watched), (LEAKED, self.leaked)):
-            pq.write_table(table, folder / f"{name}.part")
-            (folder / f"{name}.part").replace(folder / name)
+            files.write_table(folder, name, table)
 
     def recipe(self) -> dict[str, Any]:
         """What of the data decides the result."""
@@ -97,7 +93,7 @@ class Prepared:
         return section.epochs * self.steps_per_epoch(section.batch)
 
 
-def prepare(config: Config, info: ModelInfo, folder: Path, *, retry_failed: bool = False) -> Prepared:
+def prepare(config: Config, info: ModelInfo, folder: str, *, retry_failed: bool = False) -> Prepared:
     """The run's pairs, with their frames in the cache: those that it began with, where it has begun.
 
     Raises:
@@ -107,7 +103,7 @@ def prepare(config: Config, info: ModelInfo, folder: Path, *, retry_failed: bool
     geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
     if not recipe.has_begun(folder):
         return _anew(config, geometry, retry_failed=retry_failed)
-    trained, watched, leaked = (pq.read_table(folder / name) for name in (TRAINED, WATCHED, LEAKED))
+    trained, watched, leaked = (files.read_table(folder, name) for name in (TRAINED, WATCHED, LEAKED))
     built = _cached(config, pa.concat_tables([trained, watched]), geometry, retry_failed=retry_failed)
     return Prepared(trained=trained, watched=watched, leaked=leaked, geometry=geometry, built=built)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from raydist.errors import ConfigError
@@ -28,17 +27,23 @@ def stated(section: Train, info: ModelInfo) -> dict[str, Any]:
     return {"model": info.name, "model_key": info.model_key, **values, "cache": cache}
 
 
-def has_begun(folder: Path) -> bool:
+def has_begun(folder: str) -> bool:
     """Whether the folder is that of a run that has begun."""
-    return (folder / RECIPE).is_file()
+    return objects.read(folder, RECIPE) is not None
 
 
-def write(folder: Path, recipe: Mapping[str, Any]) -> None:
+def write(folder: str, recipe: Mapping[str, Any]) -> None:
     """The run begins."""
-    objects.replace(str(folder), RECIPE, json.dumps(recipe, indent=2).encode())
+    objects.replace(folder, RECIPE, json.dumps(recipe, indent=2).encode())
 
 
-def refuse_other(folder: Path, recipe: Mapping[str, Any]) -> None:
+def read(folder: str) -> dict[str, Any]:
+    """What a run that has begun was begun with."""
+    recipe: dict[str, Any] = json.loads(objects.read(folder, RECIPE) or b"{}")
+    return recipe
+
+
+def refuse_other(folder: str, recipe: Mapping[str, Any]) -> None:
     """
     Args:
         recipe: of the run, or the part that is known so far.
@@ -46,11 +51,12 @@ def refuse_other(folder: Path, recipe: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the run has begun with other values.
     """
-    before = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    before = read(folder)
     changes = "; ".join(
         f"{key} was {before.get(key)!r} and is {value!r}" for key, value in recipe.items() if before.get(key) != value
     )
     if changes:
         raise ConfigError(
-            f"the run {folder.name!r} was begun otherwise: {changes}. Go on with its values, or give another --run NAME"
+            f"the run {folder.rpartition('/')[2]!r} was begun otherwise: {changes}. Go on with its values, or give "
+            "another --run NAME"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raydist.clips.decoder import Geometry
@@ -27,6 +26,9 @@ RECIPE = "recipe.json"
 OUTCOME = "outcome.json"
 """How it ended."""
 
+NOW = "now.json"
+"""The step of the moment, where the archive is an object store: the journal gets there more seldom."""
+
 STOP = "stop"
 """A file whose presence asks the workers to save and end."""
 
@@ -41,8 +43,9 @@ class Task:
 
     location: str
     """Of the archive."""
-    folder: Path
-    """Of the run."""
+    run: str
+    folder: str
+    """Of the run, in the archive: a path, or an address that workers on all nodes can open."""
     model: str
     """Name or folder of the base model, on every node."""
     section: Train
@@ -53,7 +56,7 @@ class Task:
     """Of a worker on CPUs."""
     device: str
     keeps_frames: bool = False
-    """Whether each node keeps a copy of the frames that it read: where there are several."""
+    """Whether each node keeps a copy of the frames that it read: where there are several, or a store far away."""
     facts: Mapping[str, Any]
     """For the adapter's card: counts and fingerprint of the data."""
 

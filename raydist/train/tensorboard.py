@@ -135,6 +135,10 @@ class Board:
         self._session(hparams.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
         self._writer.flush()
 
+    def flush(self) -> None:
+        """See that what was given so far is in the file."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Write what is left and end; more calls do nothing."""
         self._writer.close()

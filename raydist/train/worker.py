@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from raydist.errors import RaydistError
+from raydist.errors import RaydistError, StoreError
 from raydist.frames.reader import FrameReader
 from raydist.models import adapters, lora
 from raydist.models.keys import cache_home
 from raydist.models.registry import load_encoder
 from raydist.store import objects
+from raydist.train import files, recipe
 from raydist.train.data import Order
 from raydist.train.feed import Feed
 from raydist.train.loop import FAILED, INTERRUPTED, NOT_FINITE, Loop, Parts
 from raydist.train.recorder import Recorder
+from raydist.train.sender import Sender
 from raydist.train.state import State
-from raydist.train.task import ADAPTER, OUTCOME, RECIPE, TRAINED, WATCHED, Task
+from raydist.train.task import ADAPTER, OUTCOME, TRAINED, WATCHED, Task
 from raydist.train.watch import Watch
 
 
@@ -53,9 +54,11 @@ def train_worker(config: dict[str, Any]) -> None:
 
     try:
         train(task, state, keep, rank=rank, workers=workers, device=str(device))
+    except StoreError:
+        raise  # the store may be back when Ray Train starts this again
     except (RaydistError, torch.OutOfMemoryError) as error:
         failure = {"stopped": FAILED, "error": str(error)}
-        objects.replace(str(task.folder), OUTCOME, json.dumps(failure).encode())
+        objects.replace(task.folder, OUTCOME, json.dumps(failure).encode())
         raise  # the others wait for this worker, and end with it
 
 
@@ -73,12 +76,14 @@ def train(task: Task, state: State, keep: Any, *, rank: int, workers: int, devic
     finally:
         parts.feed.close()
         parts.watch.close()
+        if parts.recorder is not None:
+            parts.recorder.close()
     return state
 
 
 def _parts(task: Task, encoder: Any, adapter: lora.LoRA, state: State, rank: int, workers: int) -> Parts:
     section = task.section
-    pairs, watched = (pq.read_table(task.folder / name) for name in (TRAINED, WATCHED))
+    pairs, watched = (files.read_table(task.folder, name) for name in (TRAINED, WATCHED))
     order = Order(pairs["clip_key"].to_numpy(), section.batch, section.seed, _counts(pairs))
 
     def reader(candidates: int) -> FrameReader:
@@ -111,7 +116,7 @@ def _parts(task: Task, encoder: Any, adapter: lora.LoRA, state: State, rank: int
     )
     recorder = None
     if rank == 0:
-        recorder = Recorder(task.folder, state.step, json.loads((task.folder / RECIPE).read_text(encoding="utf-8")))
+        recorder = Recorder(Sender(task), state.step, recipe.read(task.folder))
     return Parts(
         task=task,
         encoder=encoder,
@@ -135,9 +140,9 @@ def _restored(checkpoint: Any) -> State:
         return State.load(Path(folder))
 
 
-def _has_failed(folder: Path) -> bool:
-    file = folder / OUTCOME
-    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["stopped"] == FAILED
+def _has_failed(folder: str) -> bool:
+    found = objects.read(folder, OUTCOME)
+    return found is not None and json.loads(found)["stopped"] == FAILED
 
 
 def _finish(parts: Parts, state: State) -> None:
@@ -159,16 +164,18 @@ def _finish(parts: Parts, state: State) -> None:
     }
     if state.stopped not in (INTERRUPTED, NOT_FINITE):
         parts.lora.load(state.best_adapter)
-        adapters.write(parts.lora, task.folder / ADAPTER, _card(task, parts, state))
-        best = state.best
-        parts.recorder.close(
+        best, sender = state.best, parts.recorder.sender
+        parts.recorder.final(
             {
                 "val/loss": best["loss"],
                 "val/text_to_video_r1": best["text_to_video"]["r1"],
                 "val/video_to_text_r1": best["video_to_text"]["r1"],
             }
         )
-    objects.replace(str(task.folder), OUTCOME, json.dumps(outcome, indent=2).encode())
+        parts.recorder.sent()
+        adapters.write(parts.lora, sender.folder / ADAPTER, _card(task, parts, state))
+        sender.send_adapter(adapters.MARK)
+    objects.replace(task.folder, OUTCOME, json.dumps(outcome, indent=2).encode())
 
 
 def _card(task: Task, parts: Parts, state: State) -> adapters.Card:

@@ -13,7 +13,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from hashlib import md5
@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 _PIECE = 1 << 16
+_OWN = ("connection", "transfer-encoding", "expect")
+"""Headers that are of one connection."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,17 @@ class Loopback:
         lengths: bool = True,
         etags: bool = True,
         times: bool = True,
+        drops: Collection[str] = (),
     ) -> None:
+        """
+        Args:
+            drops: headers, in small letters, that are not handed on to `upstream`.
+        """
         self.files = dict(files or {})
         self.modified = dict.fromkeys(self.files, 1_700_000_000.0)
         self.tags = {path: md5(data).hexdigest() for path, data in self.files.items()}
         self.upstream, self.ranges, self.lengths, self.etags, self.times = upstream, ranges, lengths, etags, times
+        self.drops = (*_OWN, *drops)
         self.asked: list[Asked] = []
         self.sent = 0
         self.lock = threading.Lock()
@@ -141,8 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if length else b""
+        body = self.body()
         asked = Asked(self.command, self.path, self.headers.get("Range", ""), dict(self.headers.items()))
         fault = self.loopback.take(asked)
         kind = fault.kind if fault else ""
@@ -158,6 +165,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.reply(*self.local(asked, kind), kind)
 
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            length = int(self.headers.get("Content-Length") or 0)
+            return self.rfile.read(length) if length else b""
+        pieces = []
+        while length := int(self.rfile.readline().partition(b";")[0], 16):
+            pieces.append(self.rfile.read(length))
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # what follows the last piece
+            pass
+        return b"".join(pieces)
+
     def reset(self) -> None:
         # Closing with linger 0 sends a reset instead of an end.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -166,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def hand_on(self, body: bytes, kind: str) -> None:
         upstream = http.client.HTTPConnection("127.0.0.1", self.loopback.upstream, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in self.loopback.drops}
         upstream.request(self.command, self.path, body, headers)
         answer = upstream.getresponse()
         data = answer.read()

@@ -13,8 +13,10 @@ from raydist import caption, choice, train
 from raydist.config import Config
 from raydist.records import Report
 from raydist.runtime import Resources
-from raydist.store.runs import run_folder
+from raydist.store import objects
+from raydist.store.runs import fetch
 from raydist.train import driver, journal, worker
+from raydist.train.files import folder_of
 from raydist.train.loop import Keep
 from raydist.train.prepare import prepare
 from raydist.train.state import State
@@ -24,7 +26,7 @@ from raydist.train.task import OUTCOME
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 
 
-def captioned(archive: Path, folder: Path, count: int = 24, seconds: float = 2, text: str = "") -> Path:
+def captioned(archive: Path | str, folder: Path, count: int = 24, seconds: float = 2, text: str = "") -> Path:
     """An archive of short videos, a clip a second, all with captions, different ones unless `text` is given."""
     scanned(archive, videos(folder, count, seconds))
     listed = folder.with_suffix(".csv")
@@ -37,14 +39,14 @@ def captioned(archive: Path, folder: Path, count: int = 24, seconds: float = 2, 
     return archive
 
 
-def settings(archive: Path, model: Path, *changes: str) -> Config:
+def settings(archive: Path | str, model: Path, *changes: str) -> Config:
     """For runs of seconds."""
     usual = ("train.batch=8", "train.epochs=2", "train.rank=4", "train.alpha=8", "train.learning_rate=1e-3")
     return configure(archive, model, *usual, *changes)
 
 
 def trained_here(
-    archive: Path,
+    archive: Path | str,
     model: Path,
     run: str,
     *changes: str,
@@ -61,34 +63,34 @@ def trained_here(
     """
     config = settings(archive, model, *changes)
     info = choice.to_train(str(archive), str(model))
-    folder = run_folder(str(archive), run)
+    folder = folder_of(str(archive), run)
     prepared = prepare(config, info, folder)
     task = driver.begin(config, info, folder, prepared, Resources(cpus=2, gpus=0, nodes=1), workers, "cpu")
     return worker.train(task, state or State(), keep or (lambda state: None), rank=0, workers=1, device="cpu")
 
 
-def trained(archive: Path, model: Path, run: str, *changes: str) -> Report:
+def trained(archive: Path | str, model: Path, run: str, *changes: str) -> Report:
     """Train a run."""
     return train.run(settings(archive, model, *changes), train.Request(run=run))
 
 
 def reported(archive: Path, model: Path, run: str, *changes: str) -> Report:
     """The report of a run that `trained_here` did."""
-    config, folder = settings(archive, model, *changes), run_folder(str(archive), run)
+    config, folder = settings(archive, model, *changes), folder_of(str(archive), run)
     info = choice.to_train(str(archive), str(model))
-    outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+    outcome = json.loads(objects.read(folder, OUTCOME) or b"")
     return summary(run, 1.0, outcome, prepare(config, info, folder), info, config.train.patience)
 
 
-def steps(archive: Path, run: str) -> dict[int, dict[str, Any]]:
-    """Step -> its line of the journal; each step stands there once."""
-    lines = [line for line in journal.entries(archive / "runs" / run) if "loss" in line]
+def steps(archive: Path | str, run: str) -> dict[int, dict[str, Any]]:
+    """Step -> its line of the journal; each step stands there once. Of an archive in a bucket, of the bucket's."""
+    lines = [line for line in journal.entries(fetch(str(archive), run, only=(journal.FILE,))) if "loss" in line]
     found = {line["step"]: line for line in lines}
     assert len(found) == len(lines), "a step stands twice in the journal"
     return found
 
 
-def losses(archive: Path, run: str) -> list[float]:
+def losses(archive: Path | str, run: str) -> list[float]:
     """Of all steps, in order."""
     found = steps(archive, run)
     assert sorted(found) == list(range(1, len(found) + 1))
