@@ -74,3 +74,25 @@ class ProviderError(RaydistError):
 
 class ResourceError(RaydistError):
     """The cluster cannot run the plan."""
+
+
+_DISKS = {
+    ("No space left", "os error 28", "Errno 28", "Disk quota exceeded"): (
+        "the disk is full: make room there and run the same command again; what was committed is kept, and nothing is "
+        "written twice"
+    ),
+    ("Read-only file system", "os error 30"): (
+        "that place may only be read: search, status, report and export work so; for the rest make it writable, or "
+        "work on a copy, and run the same command again"
+    ),
+    ("Permission denied", "os error 13"): (
+        "this user may not write or read there: change the owner or the permissions, or search, which only reads, "
+        "and run the same command again"
+    ),
+}
+
+
+def disk_remedy(error: BaseException | str) -> str:
+    """What to do about a disk that is full or must not be written, whoever said so; empty for other errors."""
+    text = str(error)
+    return next((what for signs, what in _DISKS.items() if any(sign in text for sign in signs)), "")

@@ -13,7 +13,7 @@ import click
 
 from raydist.cli import about, cluster, dedup, finding, stages
 from raydist.cli.common import INTERRUPTED, cli
-from raydist.errors import RaydistError
+from raydist.errors import RaydistError, disk_remedy
 from raydist.progress import talk
 
 __all__ = ["about", "cli", "cluster", "dedup", "finding", "main", "stages"]
@@ -39,13 +39,18 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         raise SystemExit(2) from None
     except RaydistError as error:
-        _explain(error, str(error))
+        # What a worker raised comes with its traceback; `--debug` shows that.
+        _explain(error, str(getattr(error, "cause", None) or error))
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         # `raydist search … | head`: the reader has enough; Python would complain again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:  # noqa: BLE001  # the one edge where anything becomes a message
+        remedy = disk_remedy(error)
+        if remedy:
+            _explain(error, f"{getattr(error, 'cause', None) or error}: {remedy}")
+            raise SystemExit(1) from None
         _explain(error, f"{type(error).__name__}: {error}\nThis is not expected; --debug shows where it comes from.")
         raise SystemExit(1) from None
 

@@ -33,7 +33,7 @@ from lance.file import LanceFileReader
 from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
 
-from raydist.errors import StoreError
+from raydist.errors import StoreError, disk_remedy
 from raydist.store.location import join, table_uri
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
 from raydist.store.sql import is_in, not_true
@@ -182,7 +182,7 @@ class Committer:
                 else:
                     # The outcome may be unknown: the next attempt finds its own files if this one got in.
                     troubles += 1
-                    if troubles == _STORE_TRIES:
+                    if troubles == _STORE_TRIES or disk_remedy(error):  # no waiting makes room
                         raise StoreError(f"cannot commit to table {self._uri!r}: {reason_of(error)}") from error
                     wait = random.uniform(0.5, 1.0) * 2 ** (troubles - 1)
             time.sleep(wait)

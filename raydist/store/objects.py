@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,10 +127,15 @@ def _path(location: str, name: str) -> Path:
 
 def _written(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk: half a file would only take more of it
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 
