@@ -59,7 +59,7 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(0.5):
+        while not self._ended.wait(2):
             me = psutil.Process()
             for process in [me, *me.children(recursive=True)]:
                 with suppress(psutil.Error):

@@ -7,6 +7,8 @@ Asked for: flat curves, the same for one and four million; `status` < 2 s; plann
     python tests/benchmarks/scale.py --clips 4000000 --keep /tmp/four.json
     python tests/benchmarks/scale.py --plot /tmp/one.json /tmp/four.json --out docs/scale.png
 
+    python tests/benchmarks/scale.py --clips 4000000 --books   # `status` and planning alone: no run, no Ray
+
 The rows of `videos` and `clips` are synthetic, decoding and the model are stand-ins with frames of 768 bytes
 (`tests/embed/stand_ins.py`); all else is the product's. Without an index of the vectors unless `--index`.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -31,9 +34,11 @@ import curves  # noqa: E402  # the tests' own
 import synthetic  # noqa: E402  # as above
 
 from raydist import status  # noqa: E402
+from raydist.embed import graph  # noqa: E402
 from raydist.embed.ledger import Ledger  # noqa: E402
 from raydist.models.registry import describe  # noqa: E402
 from raydist.store import commit, schema  # noqa: E402
+from raydist.store.manifest import Manifest  # noqa: E402
 
 HEAD = ("driver", "gcs", "raylet")
 WORKERS = ("decoder", "embedder", "worker")
@@ -47,6 +52,7 @@ def main() -> None:
     options.add_argument(
         "--index", action="store_true", help="build the index of the vectors at the end, as embed does"
     )
+    options.add_argument("--books", action="store_true", help="write the rows of vectors straight into the archive")
     options.add_argument("--keep", type=Path, help="write the curves there")
     options.add_argument("--plot", nargs="+", type=Path, help="curves that were kept: draw them, measure nothing")
     options.add_argument("--out", type=Path, default=ROOT / "docs" / "scale.png")
@@ -54,7 +60,44 @@ def main() -> None:
     if given.plot:
         _draw([json.loads(path.read_text()) for path in given.plot], given.out)
         return
-    print(json.dumps(_measured(given)))
+    print(json.dumps(_books(given.clips) if given.books else _measured(given)))
+
+
+def _books(clips: int) -> dict[str, Any]:
+    info = describe("tiny")
+    with tempfile.TemporaryDirectory(prefix="rs", ignore_cleanup_errors=True) as place:
+        archive = synthetic.write(Path(place) / "archive", clips)
+        synthetic.embed(archive, info)
+        _counts, status_s = _status(archive)
+        began, spent = time.monotonic(), time.process_time()
+        ledger = Ledger(str(archive), info)
+        joined_s = time.monotonic() - began
+        manifest = Manifest(Path(place) / "manifest").write(graph._manifest(str(archive), ledger))
+        planned_s = time.monotonic() - began
+    return {
+        "bench": "scale",
+        "clips": clips,
+        "left": ledger.expected,
+        "units": manifest.rows,
+        "status_s": status_s,
+        "anti_join_s": round(joined_s, 2),
+        "plan_s": round(planned_s, 2),
+        "plan_cpu_s": round(time.process_time() - spent, 2),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "cpu": conditions.cpu_name(),
+    }
+
+
+def _status(archive: Path) -> tuple[dict[str, int], list[float]]:
+    """The books of the only model, and what three times `status` take."""
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        books = status.run(synthetic.configure(archive))
+        times.append(round(time.monotonic() - began, 2))
+    (counts,) = books["embeddings"].values()
+    return counts, times
 
 
 def _measured(given: argparse.Namespace) -> dict[str, Any]:
@@ -64,7 +107,7 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
         written_s = time.monotonic() - began
         settings = [] if given.index else [f"search.index_rows={10 * given.clips}"]
         run = curves.watched(archive, *settings, every_s=given.every)
-        after = _after(archive, given.clips)
+        after = _after(archive)
     figures = {
         "bench": "scale",
         "clips": given.clips,
@@ -109,30 +152,23 @@ def _level(run: curves.Curves, role: str) -> list[float]:
     return [round(middle[len(middle) // 2]), round(last[len(last) // 2]), round(max(run.own_mib[role]))]
 
 
-def _after(archive: Path, clips: int) -> dict[str, Any]:
-    """`status`, and what a run that begins again plans: with nothing left, and with a tenth of the clips left."""
-    config = synthetic.configure(archive)
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        books = status.run(config)
-        times.append(time.monotonic() - began)
-    (counts,) = books["embeddings"].values()
+def _after(archive: Path) -> dict[str, Any]:
+    """`status`, and what a run that begins again plans: with nothing left, and with an eighth of the clips left."""
+    counts, status_s = _status(archive)
     info = describe("tiny")
     began = time.monotonic()
-    none = Ledger(str(archive), info).expected
+    Ledger(str(archive), info)
     planned_s = time.monotonic() - began
     commit.delete(str(archive), schema.embeddings_table(info.model_key), "start_s < 75")  # 3 of a video's 25 clips
     began = time.monotonic()
     ledger = Ledger(str(archive), info)
-    waiting = sum(table.num_rows for table in ledger.pending())
+    with tempfile.TemporaryDirectory() as place:
+        Manifest(Path(place) / "manifest").write(graph._manifest(str(archive), ledger))
     return {
         "books": counts,
-        "status_s": [round(seconds, 2) for seconds in times],
+        "status_s": status_s,
         "plan_s": round(planned_s, 2),
-        "left": none,
         "plan_of_an_eighth_s": round(time.monotonic() - began, 2),
-        "left_of_an_eighth": waiting,
     }
 
 

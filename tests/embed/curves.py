@@ -34,10 +34,10 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_metrics_report_interval_ms": "1000",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "embed")]),
 }
-MIB = 1 << 20
+SCRAPED = {"RAY_metrics_report_interval_ms": "1000"}
+"""Set where the endpoint is read; once a second costs the node's agent a third of a core."""
 
 
 @dataclass
@@ -68,22 +68,28 @@ class Curves:
         return [value for done, value, raylet in samples if low * total <= done <= high * total and done and raylet]
 
 
-def watched(archive: Path, *settings: str, every_s: float = 2.0, kills: Sequence[str] = ()) -> Curves:
+def watched(
+    archive: Path, *settings: str, every_s: float = 2.0, scraped: bool = False, kills: Sequence[str] = ()
+) -> Curves:
     """Run and sample; the curves hold the report too.
 
     Args:
+        scraped: read the figures on Ray's endpoint too.
         kills: roles of which a process is killed once something is committed.
     """
     with tempfile.TemporaryDirectory(prefix="rn", ignore_cleanup_errors=True) as temporary:  # short, for sockets
-        return _watched(archive, Path(temporary), settings, every_s, list(kills))
+        result = Path(temporary) / "report.json"
+        command = [sys.executable, __file__, str(archive), f"{temporary}/ray", str(result), *settings]
+        environment = {**os.environ, **ENVIRONMENT, **(SCRAPED if scraped else {})}
+        curves = _sampled(archive, subprocess.Popen(command, env=environment), every_s, list(kills))
+        written = json.loads(result.read_text())
+    curves.report, curves.figures = written["report"], written["figures"]
+    return curves
 
 
-def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: float, kills: list[str]) -> Curves:
-    result = temporary / "report.json"
-    command = [sys.executable, __file__, str(archive), str(temporary / "ray"), str(result), *settings]
+def _sampled(archive: Path, driver: subprocess.Popen[bytes], every_s: float, kills: list[str]) -> Curves:
     curves, began = Curves(), time.monotonic()
     sampled: dict[str, list[float]] = defaultdict(list)
-    driver = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT})
     try:
         while driver.poll() is None:
             roles, store = _memory(driver.pid)
@@ -105,8 +111,6 @@ def _watched(archive: Path, temporary: Path, settings: Sequence[str], every_s: f
     if driver.returncode:
         raise RuntimeError(f"the run ended with {driver.returncode}")
     curves.own_mib = dict(sampled)
-    written = json.loads(result.read_text())
-    curves.report, curves.figures = written["report"], written["figures"]
     return curves
 
 
@@ -184,7 +188,8 @@ def main() -> None:
 
     archive, temporary, result, *settings = sys.argv[1:]
     scraper = Scraper()
-    scraper.start()
+    if SCRAPED.items() <= os.environ.items():
+        scraper.start()
     began = time.time()
     report = graph.run(synthetic.configure(Path(archive), f"ray.temp_dir={temporary}", *settings), actors=STAND_INS)
     written = {"launched": began, "ended": time.time(), **as_json(report)}

@@ -22,7 +22,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, curves.Curves
     """Some thousand clips, with all the parts of a million but decoding and the model; two workers die on the way."""
     folder = tmp_path_factory.mktemp("n")
     archive = synthetic.write(folder / "archive", CLIPS)
-    return archive, curves.watched(archive, "embed.commit_rows=2000", every_s=0.5, kills=("decoder", "embedder"))
+    return archive, curves.watched(
+        archive, "embed.commit_rows=2000", every_s=0.5, scraped=True, kills=("decoder", "embedder")
+    )
 
 
 def test_every_clip_is_a_row_or_a_failure_once_though_workers_are_killed(night: tuple[Path, curves.Curves]) -> None:
