@@ -18,13 +18,14 @@ from raydist.config import Config
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
-from raydist.errors import ArchiveError, ResourceError
+from raydist.errors import ArchiveError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
 from raydist.store import compact, lease, read, roots, settings, stale
 from raydist.store.manifest import Manifest
-from raydist.store.runs import new_run, run_folder, save
+from raydist.store.models import portable
+from raydist.store.runs import new_run, save
 from raydist.store.schema import embeddings_table
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
         talk.print("macOS has no hard limit on a process's memory: a hostile file may use more than decode.memory_mb")
     name = new_run("embed")
     plan = None
-    with lease.Lease(location, "embed") as held:
-        Manifest.sweep(run_folder(location, ""), held.others)
+    with lease.Lease(location, "embed", run=name) as held:
+        Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed)
-        manifest = Manifest(run_folder(location, name) / "manifest")
+        manifest = Manifest.of_run(location, name)
         try:
             manifest.write(_manifest(location, ledger))
             if manifest.rows:
@@ -119,12 +120,23 @@ def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledg
     """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
     section = config.embed
     with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", ledger.expected) as progress:
-        gpu = _use_gpu(section.device, resources)
-        decoders = min(section.decoders or int(resources.cpus - runtime.LIGHT_CPUS) or 1, manifest.rows)
-        plan = runtime.plan(resources, workers=decoders, encoders=section.encoders, gpus=gpu)
+        gpu = resources.use_gpu(section.device, "embed.device")
+        plan = runtime.plan(
+            resources,
+            workers=section.decoders,
+            units=manifest.rows,
+            worker_cpus=config.decode.cpus,
+            memory_mb=config.decode.memory_mb,
+            encoders=section.encoders,
+            gpus=gpu,
+            encoder_cpus=section.encoder_cpus,
+            threads=section.threads,
+        )
+        batch = section.batch or (BATCH_GPU if gpu else BATCH_CPU)
+        runtime.announce(plan, resources, batch=batch)
         ledger.start()
         try:
-            dataset = _graph(config, info, manifest.dataset(), plan, _threads(resources, plan), actors)
+            dataset = _graph(config, info, manifest.dataset(), plan, batch, actors)
             for reference, rows in runtime.references(dataset):
                 ledger.add(reference, rows)
                 progress.advance(rows)
@@ -136,11 +148,9 @@ def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledg
 
 
 def _graph(
-    config: Config, info: ModelInfo, units: ray.data.Dataset, plan: runtime.Plan, threads: int, actors: Actors
+    config: Config, info: ModelInfo, units: ray.data.Dataset, plan: runtime.Plan, batch: int, actors: Actors
 ) -> ray.data.Dataset:
     """manifest -> decoders -> encoders."""
-    from ray.data import ActorPoolStrategy  # Ray is imported once its environment is set
-
     places = roots.places(config.require_archive(), config.roots)
     geometry = Geometry(frames=info.frames, sampling=info.sampling, size_px=info.size_px, resize=info.resize)
     device = "cuda" if plan.encoder_gpus else "cpu"
@@ -150,26 +160,21 @@ def _graph(
         fn_constructor_args=(places, geometry, config.limits()),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.workers),
+        compute=plan.worker_pool(),
         num_cpus=plan.worker_cpus,
     ).map_batches(
         # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
         actors.embedder,
-        fn_constructor_args=(info.location, info.adapter, device, geometry, threads),
-        batch_size=config.embed.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
+        fn_constructor_args=(
+            info.location,
+            portable(info.adapter, config.require_archive()),
+            device,
+            geometry,
+            plan.threads,
+        ),
+        batch_size=batch,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=plan.encoders),
-        num_cpus=runtime.ENCODER_CPUS,
+        compute=plan.encoder_pool(),
+        num_cpus=plan.encoder_cpus,
         num_gpus=plan.encoder_gpus,
     )
-
-
-def _threads(resources: runtime.Resources, plan: runtime.Plan) -> int:
-    """Of an encoder that computes on CPUs: all cores, shared with the decoders by the system."""
-    return max(1, int((resources.cpus - runtime.LIGHT_CPUS) // plan.encoders))
-
-
-def _use_gpu(device: str, resources: runtime.Resources) -> bool:
-    if device == "cuda" and resources.gpus < 1:
-        raise ResourceError("embed.device=cuda, but the cluster has no GPU: add one, or set embed.device=cpu")
-    return device != "cpu" and resources.gpus >= 1
