@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import time
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +62,8 @@ class Bar:
         self._done = self._before = done
         self._began = time.monotonic()
         self._progress.reset(self._task, completed=done)
+        if self._lines is not None:
+            self._lines.resume(done)
 
     def doing(self) -> Doing:
         """How far it is."""
