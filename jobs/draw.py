@@ -1,4 +1,4 @@
-"""Draw clips to try the jobs on, with a list of their captions.
+"""Draw clips to try the jobs on: FOLDER/videos, and a list of their captions, FOLDER/captions.csv.
 
 python jobs/draw.py FOLDER [CLIPS]
 """
@@ -15,7 +15,7 @@ CLIPS = 96
 
 def main(folder: Path, clips: int = CLIPS) -> None:
     """Draw what is missing; the same number gives the same clips."""
-    chosen = films.choose(folder, clips)
+    chosen = films.choose(folder / "videos", clips)
     films.draw(chosen)
     films.write_captions(chosen, folder / "captions.csv")
 

@@ -2,8 +2,8 @@
 
     python tests/submit/cluster_of.py CPUS...      # a node each; `1+gpu`: with a fake GPU
 
-Prints a line of JSON, `{"jobs": URL, "gcs": ADDRESS}`, and then obeys a line each on stdin: `add CPUS`, `kill` (the
-newest worker node, at once), `nodes`; each is answered by a line. It ends with the end of stdin.
+Prints a line of JSON, `{"jobs": URL, "gcs": ADDRESS, "folder": ITS FILES}`, and then obeys a line each on stdin:
+`add CPUS`, `kill` (the newest worker node, at once), `nodes`; each is answered by a line. It ends with the end of stdin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from typing import Any
 
-# A job's driver finds its cluster by a file in this folder, and would else take any other Ray of the machine for its own.
+# A job's driver finds its cluster by a file in this folder, and would else take any other Ray of the machine.
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rs")
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all ports on loopback; Ray reads it when it is imported
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -48,7 +48,7 @@ def main(first: str, *others: str) -> None:
     place = {"include_dashboard": True, **ports}
     cluster = Cluster(initialize_head=True, head_node_args={**node(first), **place})
     workers = [cluster.add_node(**worker(text)) for text in others]
-    say({"jobs": f"http://{cluster.head_node.webui_url}", "gcs": cluster.address})
+    say({"jobs": f"http://{cluster.head_node.webui_url}", "gcs": cluster.address, "folder": os.environ["RAY_TMPDIR"]})
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         if word == "add":

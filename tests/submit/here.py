@@ -1,0 +1,128 @@
+"""here: clusters of this machine as processes of their own, and commands of raydist that speak to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+LONGEST_S = 240.0
+"""What any one step may take on a busy machine."""
+
+MAIN = "from raydist.cli import main; main()"
+
+
+@dataclass
+class Here:
+    """A cluster on this machine."""
+
+    process: subprocess.Popen[str]
+    jobs: str
+    """Its job server."""
+    gcs: str
+    folder: str
+
+    def tell(self, word: str) -> int:
+        """`add CPUS`, `kill` or `nodes`; the number of nodes then."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return int(json.loads(self.process.stdout.readline()))
+
+    def driver(self) -> psutil.Process | None:
+        """The process of the job that runs."""
+        for process in psutil.process_iter(["cmdline"]):
+            if "raydist.cli.job" in (process.info["cmdline"] or []):
+                try:
+                    if process.environ().get("RAY_TMPDIR") == self.folder:
+                        return process
+                except psutil.Error:
+                    continue
+        return None
+
+
+@contextmanager
+def cluster(*nodes: str, environment: dict[str, str] | None = None) -> Iterator[Here]:
+    """A cluster of these nodes: CPUs each, `+gpu` for a fake GPU; the first is the head."""
+    command = [sys.executable, str(HERE / "cluster_of.py"), *nodes]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield Here(process=process, **json.loads(process.stdout.readline()))
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def start(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    """A command of raydist."""
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> list[dict[str, Any]]:
+        """stdout, which must be JSON to the last line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def end(process: subprocess.Popen[str], seconds: float = LONGEST_S) -> Ended:
+    """Wait for a command."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"did not end in {seconds:.0f} s\n{out}\n{err}") from None
+    return Ended(code=process.returncode, out=out, err=err)
+
+
+def run(*arguments: str, cwd: Path | None = None, seconds: float = LONGEST_S, **environment: str) -> Ended:
+    """A command of raydist, to its end."""
+    return end(start(*arguments, cwd=cwd, **environment), seconds)
+
+
+def wait_for(true: Callable[[], Any], seconds: float = LONGEST_S) -> Any:
+    """Until it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"did not come true in {seconds:.0f} s"
+        time.sleep(0.05)
+    return found
