@@ -1,11 +1,12 @@
-"""Progress of long work on stderr: a bar with rate and time left on a terminal, silence elsewhere.
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, a line now and then in a job's log.
+
+Elsewhere silence.
 
 `current` tells what this process is doing, for others: a run's lease passes it on (see `store.lease`).
 """
 
 from __future__ import annotations
 
-import time
 import os
 import time
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from rich.text import Text
 talk = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Where a run talks to a person; data goes to stdout."""
 
+LINE_S = 10.0
+"""Seconds between two lines of a job's log."""
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the driver of a job."""
 
 _open: list[Bar] = []
 
@@ -41,6 +46,14 @@ class Doing:
     rate: float
     """A second, since it began."""
 
+    def line(self) -> str:
+        """Such as `embedding with tiny: 1,200 of 60,000 (2%), 35.0/s, 28 min left`."""
+        if not self.total:
+            return f"{self.doing}: {self.done:,}, {self.rate:,.1f}/s"
+        text = f"{self.doing}: {self.done:,} of {self.total:,} ({self.done / self.total:.0%}), {self.rate:,.1f}/s"
+        left_s = (self.total - self.done) / self.rate if self.rate else 0.0
+        return text + (f", {left_s / 60:,.0f} min left" if left_s >= 60 else "")
+
 
 class Bar:
     """A running count; `advance` costs nothing where nobody looks."""
@@ -50,20 +63,22 @@ class Bar:
         self._task = progress.add_task(title, total=total, note="")
         self._title, self._total = title, total or 0
         self._done = self._before = 0
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
+        self._says = progress.disable and _IN_A_JOB in os.environ
 
     def advance(self, count: int = 1) -> None:
         """Count work that is done."""
         self._done += count
         self._progress.advance(self._task, count)
+        if self._says and time.monotonic() - self._said >= LINE_S:
+            self._said = time.monotonic()
+            talk.print(self.doing().line())
 
     def resume(self, done: int) -> None:
         """So much is done already, and says nothing of the rate."""
         self._done = self._before = done
         self._began = time.monotonic()
         self._progress.reset(self._task, completed=done)
-        if self._lines is not None:
-            self._lines.resume(done)
 
     def doing(self) -> Doing:
         """How far it is."""
