@@ -25,7 +25,7 @@ from raydist.store.location import prepare
 T = TypeVar("T")
 
 _TRIES: dict[str, Any] = {
-    # About 10 s in all. A store that is away for longer ends the request, and the next run goes on.
+    # Some seconds in all, so that a wrong address is told soon.
     "max_retries": 12,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2},
     "retry_timeout": timedelta(seconds=30),
@@ -91,7 +91,13 @@ def direct(location: str, prefix: str) -> list[dict[str, Any]]:
 
 def below(location: str, prefix: str) -> list[dict[str, Any]]:
     """The objects below a prefix, however deep; see `direct`."""
-    return _asked(location, lambda store: [entry for batch in store.list(prefix or None) for entry in batch])
+    found = _asked(location, lambda store: [entry for batch in store.list(prefix or None) for entry in batch])
+    # Other clients, such as Ray Train's, write empty objects that stand for folders; keys come in their order.
+    return [entry for entry, after in zip(found, [*found[1:], None], strict=True) if not _is_folder(entry, after)]
+
+
+def _is_folder(entry: dict[str, Any], after: dict[str, Any] | None) -> bool:
+    return after is not None and entry["size"] == 0 and str(after["path"]).startswith(f"{entry['path']}/")
 
 
 def folders(location: str, prefix: str = "") -> list[str]:

@@ -34,7 +34,7 @@ from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
 
 from raydist.errors import StoreError, disk_remedy
-from raydist.store.location import join, table_uri
+from raydist.store.location import is_uri, join, table_uri
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
 from raydist.store.sql import is_in, not_true
 from raydist.store.tables import create_table, ensure_columns, lance_errors, need_table, open_table, reason_of
@@ -66,6 +66,18 @@ def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema
     data = _fitted(data, schema)
     if data.num_rows == 0:
         return []
+    for left in reversed(range(_STORE_TRIES if is_uri(location) else 1)):
+        try:
+            return _written(location, table, data, schema)
+        except StoreError as error:
+            if not left or not isinstance(error.__cause__, OSError):
+                raise
+        # A server that is away for longer than Lance waits. What a failed try left is in no version.
+        time.sleep(random.uniform(0.5, 1.0) * 2 ** (_STORE_TRIES - 1 - left))
+    raise AssertionError("the last try returns or raises")
+
+
+def _written(location: str, table: str, data: pa.Table, schema: pa.Schema) -> list[str]:
     create_table(location, table, schema)
     uri = table_uri(location, table)
     with lance_errors(uri):

@@ -85,6 +85,14 @@ def test_files_and_rows_are_right_while_a_fifth_of_all_requests_fails(bucket: st
     assert sum(met.values()) >= 5
 
 
+def test_a_server_that_is_away_for_seconds_loses_nothing(bucket: str, s3: Loopback) -> None:
+    s3.fail("status", 20, where=lambda asked: asked.method == "PUT" and "/data/" in asked.path)  # Lance asks 16 times
+    s3.fail("status", 20, where=lambda asked: asked.method == "PUT" and "/_versions/" in asked.path)
+    assert commit.append(bucket, "clips", tables.clips(range(10)), tables.clips([]).schema) == 10
+    assert read.count_rows(bucket, "clips") == 10
+    assert len([asked for asked in s3.asked if asked.method == "PUT" and "/data/" in asked.path]) > 20
+
+
 def test_a_runs_files_travel_when_they_changed(bucket: str, s3: Loopback, tmp_path: Path) -> None:
     folder = runs.run_folder(bucket, "r1")
     assert tmp_path in folder.parents, "the working copy lies in the user's cache"
