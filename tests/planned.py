@@ -1,0 +1,108 @@
+"""A cluster of several nodes on this machine, and where a plan's processes end up, as a process of its own.
+
+    python tests/planned.py mixed|grows        # prints a JSON object
+
+Ray's cluster belongs to a whole process, and the tests' own one is of one node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent)]
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all ports on loopback; Ray reads it when it is imported
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from raydist import runtime  # noqa: E402
+from raydist.sections import Ray  # noqa: E402
+
+
+class Here:
+    """Says on which node it works."""
+
+    def __init__(self, column: str, takes_s: float) -> None:
+        self._column, self._takes_s = column, takes_s
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        time.sleep(self._takes_s)
+        node = ray.get_runtime_context().get_node_id()
+        return table.append_column(self._column, pa.array([node] * table.num_rows))
+
+
+def places(plan: runtime.Plan, files: list[str], takes_s: float) -> list[dict[str, Any]]:
+    """Where each row was decoded and encoded."""
+    rows = runtime.units_of(files).map_batches(
+        Here,
+        fn_constructor_args=("decoded", takes_s),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=plan.worker_pool(),
+        num_cpus=plan.worker_cpus,
+    )
+    if plan.encoders:
+        rows = rows.map_batches(
+            Here,
+            fn_constructor_args=("encoded", 0.0),
+            batch_size=4,
+            batch_format="pyarrow",
+            compute=plan.encoder_pool(),
+            num_cpus=plan.encoder_cpus,
+            num_gpus=plan.encoder_gpus,
+        )
+    return [row for block in runtime.blocks(rows) for row in block.to_pylist()]
+
+
+def mixed(cluster: Cluster, files: list[str]) -> dict[str, Any]:
+    """A node with CPUs, and one with a GPU besides."""
+    gpu = cluster.add_node(num_cpus=4, num_gpus=1)
+    with runtime.session(Ray(address=cluster.address)) as resources:
+        found: dict[str, Any] = {"plan": runtime.described(runtime.plan(resources, encoders=0, gpus=True), resources)}
+        few = runtime.plan(resources, workers=3, encoders=0, gpus=True)
+        rows = places(few, files, 0.05)
+        found["few_beside_gpu"] = sum(row["decoded"] == gpu.node_id for row in rows)
+        found["encoded_beside_gpu"] = sum(row["encoded"] == gpu.node_id for row in rows)
+        found["rows"] = len(rows)
+    return found
+
+
+def grows(cluster: Cluster, files: list[str]) -> dict[str, Any]:
+    """A node comes in the middle."""
+    with runtime.session(Ray(address=cluster.address, max_cpus=8)) as resources:
+        plan = runtime.plan(resources)
+        later = threading.Timer(5.0, cluster.add_node, kwargs={"num_cpus": 4})
+        later.start()
+        rows = places(plan, files, 0.3)
+        later.join()
+    return {
+        "nodes": len({row["decoded"] for row in rows}),
+        "rows": len(rows),
+        "workers": [plan.least_workers, plan.workers],
+    }
+
+
+def main(which: str, folder: Path) -> None:
+    rows = {"mixed": 120, "grows": 240}[which]
+    pq.write_table(pa.table({"number": range(rows)}), folder / "part-0.parquet")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    try:
+        found = {"mixed": mixed, "grows": grows}[which](cluster, [str(folder / "part-0.parquet")])
+        print(json.dumps(found))  # noqa: T201  # what the test reads
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
