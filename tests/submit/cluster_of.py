@@ -3,7 +3,7 @@
     python tests/submit/cluster_of.py CPUS...      # a node each; `1+gpu`: with a fake GPU
 
 Prints a line of JSON, `{"jobs": URL, "gcs": ADDRESS, "folder": ITS FILES}`, and then obeys a line each on stdin:
-`add CPUS`, `kill` (the newest worker node, at once), `nodes`; each is answered by a line. It ends with the end of stdin.
+`add CPUS`, `kill` (the newest worker node, at once), `nodes`; each is answered by a line. It ends when stdin ends.
 """
 
 from __future__ import annotations
