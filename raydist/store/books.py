@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import lance
@@ -19,11 +20,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydist.store import read
-from raydist.store.join import BUCKET_ROWS, Bucket, buckets
+from raydist.store.join import BUCKET_ROWS, Bucket, ranges
+from raydist.store.join import bucket as load
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, open_table
 
+_THREADS = 2
+"""Ranges of clips that are counted at once; together they take the memory of a bucket."""
+
+_DONE, _LOST = 0, 1
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -66,7 +72,7 @@ def books(
     location: str,
     stage: str = "embed",
     *,
-    bucket_rows: int = BUCKET_ROWS,
+    bucket_rows: int = BUCKET_ROWS // _THREADS,
 ) -> Books:
     """Count everything, one range of clips at a time; a table that is not there has no rows."""
     reasons: Counter[str] = Counter()
@@ -95,6 +101,18 @@ def _files(location: str, reasons: Counter[str]) -> dict[str, int]:
     return dict(sorted(states.items()))
 
 
+@dataclass(slots=True)
+class _Part:
+    """What one range of clips adds."""
+
+    clips: int = 0
+    sums: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By model: rows, failed, pending."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    captioned: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Origin and `_DONE` or `_LOST` -> clips."""
+
+
 class _Ledger:
     """Rows, failures and pending clips of all models, added up bucket by bucket."""
 
@@ -121,31 +139,46 @@ class _Ledger:
         """Count all clips once for each model; how many clips there are."""
         if self._clips is None:
             return 0
-        total = 0
-        with lance_errors(self._clips.uri):
-            tables = [table for table in (self._clips, self._failures, *self._tables.values()) if table is not None]
+        clips, total = self._clips, 0
+        captioned: Counter[tuple[str, int]] = Counter()
+        with lance_errors(clips.uri), ThreadPoolExecutor(_THREADS) as pool:
+            tables = [table for table in (clips, self._failures, *self._tables.values()) if table is not None]
             rows = max(table.count_rows() for table in tables)
-            for bucket in buckets(self._clips, rows, bucket_rows):
-                total += len(bucket.keys)
-                for key, table in self._tables.items():
-                    self._sums[key] += self._of_bucket(bucket, key, table)
-                self._count_captions(bucket, total)
+            for part in pool.map(lambda where: self._of_range(clips, where), ranges(rows, bucket_rows)):
+                total += part.clips
+                self.reasons += part.reasons
+                captioned += part.captioned
+                for key, sums in part.sums.items():
+                    self._sums[key] += sums
+        for origin in {origin for origin, _ in captioned}:
+            done, lost = captioned[origin, _DONE], captioned[origin, _LOST]
+            self._captioned[origin] = np.array([done, lost, total - done - lost], np.int64)
         return total
 
-    def _count_captions(self, bucket: Bucket, total: int) -> None:
-        """Add up a bucket by origin; `total`: clips so far, those of the bucket included."""
+    def _of_range(self, clips: lance.LanceDataset, where: str) -> _Part:
+        """One range of clips, in a thread of its own: what takes the time leaves Python to others meanwhile."""
+        part, bucket = _Part(), load(clips, where)
+        part.clips = len(bucket.keys)
+        for key, table in self._tables.items():
+            part.sums[key] = self._of_bucket(bucket, key, table, part.reasons)
+        self._count_captions(bucket, part.captioned)
+        return part
+
+    def _count_captions(self, bucket: Bucket, captioned: Counter[tuple[str, int]]) -> None:
+        """Add up a bucket by origin."""
         done: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
         failed: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
         for clips, rows in bucket.matches(self._captions, None, ["origin"]):
             _mark(done, clips, rows["origin"].to_pylist())
         for clips, rows in bucket.matches(self._failures, equals("stage", "caption"), ["model_key"]):
             _mark(failed, clips, [key.rpartition("#")[0] for key in rows["model_key"].to_pylist()])
-        for origin in {*done, *failed, *self._captioned}:
-            sums = self._captioned.setdefault(origin, np.array([0, 0, total - len(bucket.keys)], np.int64))
-            lost = failed[origin] & ~done[origin]
-            sums += np.array([done[origin].sum(), lost.sum(), (~done[origin] & ~lost).sum()], np.int64)
+        for origin in {*done, *failed}:
+            captioned[origin, _DONE] += int(done[origin].sum())
+            captioned[origin, _LOST] += int((failed[origin] & ~done[origin]).sum())
 
-    def _of_bucket(self, bucket: Bucket, key: str, table: lance.LanceDataset | None) -> NDArray[np.int64]:
+    def _of_bucket(
+        self, bucket: Bucket, key: str, table: lance.LanceDataset | None, reasons: Counter[str]
+    ) -> NDArray[np.int64]:
         done = bucket.have(table)
         failed = np.zeros(len(done), np.bool_)
         newest: dict[int, tuple[datetime, str]] = {}
@@ -159,7 +192,7 @@ class _Ledger:
             ):
                 candidate = (at or _NEVER, reason or "unknown")
                 newest[clip] = max(newest.get(clip, candidate), candidate)
-        self.reasons.update(reason for _, reason in newest.values())
+        reasons.update(reason for _, reason in newest.values())
         return np.array([done.sum(), failed.sum(), (~done & ~failed).sum()], np.int64)
 
 
