@@ -93,7 +93,7 @@ def below(location: str, prefix: str) -> list[dict[str, Any]]:
     """The objects below a prefix, however deep; see `direct`."""
     found = _asked(location, lambda store: [entry for batch in store.list(prefix or None) for entry in batch])
     # Other clients, such as Ray Train's, write empty objects that stand for folders; keys come in their order.
-    return [entry for entry, after in zip(found, [*found[1:], None], strict=True) if not _is_folder(entry, after)]
+    return [entry for entry, after in zip(found, [*found[1:], None], strict=False) if not _is_folder(entry, after)]
 
 
 def _is_folder(entry: dict[str, Any], after: dict[str, Any] | None) -> bool:
