@@ -185,3 +185,23 @@ def test_clips_are_rows_and_failed_and_pending_whatever_the_tables_hold(
         want = [item for item in items if item in left - set(done) - (set() if retry else set(failed))]
         assert [(row["clip_key"], row["fingerprint"]) for row in rows] == list(zip(*columns(want), strict=True))
         assert [row["has_signature"] for row in rows] == [item in signed for item in want]
+
+
+def test_captions_are_counted_by_origin_over_all_ranges_of_clips(location: str) -> None:
+    keys = [-(2**62), -5, 1, 2, 2**61, 2**62]
+    append(location, "clips", tables.clips(keys))
+
+    def captioned(origin: str, of: Sequence[int]) -> pa.Table:
+        rows = tables.filled(
+            schema.CAPTIONS, len(of), clip_key=of, fingerprint=["a"] * len(of), origin=[origin] * len(of)
+        )
+        return rows.set_column(rows.schema.get_field_index("number"), "number", pa.array([0] * len(of), pa.int32()))
+
+    rows = pa.concat_tables([captioned("sidecar", keys[:2]), captioned("gemini-x", [2**61])])
+    append(location, "captions", rows.cast(schema.CAPTIONS))
+    append(location, "failures", tables.failures([2**62, 2**61], stage=["caption"] * 2, model_key=["gemini-x#p"] * 2))
+    for bucket_rows in (1, 2, 100):
+        assert books(location, bucket_rows=bucket_rows).captioned == {
+            "gemini-x": ModelBooks(rows=1, failed=1, pending=4),
+            "sidecar": ModelBooks(rows=2, failed=0, pending=4),
+        }
