@@ -82,7 +82,7 @@ _DISKS = {
         "written twice"
     ),
     ("Read-only file system", "os error 30"): (
-        "that place may only be read: search, status, report and export work so; for the rest make it writable, or "
+        "that place may only be read: search, status and report work so; for the rest make it writable, or "
         "work on a copy, and run the same command again"
     ),
     ("Permission denied", "os error 13"): (
