@@ -23,6 +23,7 @@ from raydist.caption.patience import Patience
 from raydist.caption.prices import Price
 from raydist.caption.prompt import Prompt
 from raydist.caption.tables import ANSWERED
+from raydist.errors import StoreError
 from raydist.models.lengths import TextLimit
 
 _ROWS_A_TABLE = 8
@@ -138,7 +139,8 @@ class Asker:
         if not outcome.left:
             try:
                 answers.keep(self._location, row)
-            except OSError as error:  # a full disk: what is known goes on to the driver, nothing more is asked
+            except (OSError, StoreError) as error:
+                # A full disk, or a bucket that is away: what is known goes on to the driver, nothing more is asked.
                 self._door.stop("disk", f"an answer cannot be written to the archive: {error}")
         return row
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raydist.errors import StoreError
 from raydist.store import current, objects, ranking, read
 from raydist.store.sql import between
 
@@ -114,7 +115,7 @@ def calibrated(location: str, table: str, encode: Encode, *, texts: bool) -> Cut
         pairs=_of_pairs(location, table, vectors_ND[:_PAIRED], keys_N[:_PAIRED], mean_D),
         words=_of_words(location, table, encode, mean_D) if texts else None,
     )
-    with suppress(OSError):  # an archive that may only be read is measured again each time
+    with suppress(OSError, StoreError):  # an archive that may only be read is measured again each time
         objects.replace(location, name, json.dumps(asdict(found)).encode())
     return found
 

@@ -56,7 +56,7 @@ def refresh(location: str) -> bool:
                     again(partial(dataset.create_scalar_index, _COLUMN, "INVERTED", name=INDEX, with_position=False))
                 else:
                     again(partial(dataset.optimize.optimize_indices, index_names=[INDEX]))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StoreError) as error:
         newer = open_table(location, TABLE)
         if newer is None or not _is_indexed(newer):  # else somebody else made it, or the old one will do
             hint = "; run this again" if isinstance(error, OSError) and is_conflict(error) else ""

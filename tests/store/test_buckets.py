@@ -22,6 +22,7 @@ from stores import ENVIRONMENT, fill
 
 from raydist.dedup import scratch, shared
 from raydist.errors import RaydistError, StoreError
+from raydist.search.cutoff import calibrated
 from raydist.store import commit, credentials, objects, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
@@ -279,3 +280,12 @@ def test_what_else_lies_in_the_bucket_stays(bucket: str, moto: int) -> None:
     commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
     assert read.table_names(bucket) == ["clips"]
     assert objects.read("s3://archive/other", "file") == b"not ours"
+
+
+def test_a_key_that_may_only_read_finds_what_a_search_measures_each_time(bucket: str, s3: Loopback) -> None:
+    commit.append(bucket, "clips", tables.clips(range(100)), tables.clips([]).schema)
+    rows = tables.embeddings(range(100))
+    commit.append(bucket, tables.TABLE, rows, rows.schema)
+    s3.fail("status", float("inf"), status=403, where=lambda asked: asked.method == "PUT")
+    measured = [calibrated(bucket, tables.TABLE, lambda texts: np.zeros((len(texts), 4)), texts=False) for _ in "ab"]
+    assert measured[0] == measured[1]
