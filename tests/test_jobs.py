@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.numpy import save_file
 from small_models import recipe_of
 from train.runs import captioned
 
 from raydist.config import load
+from raydist.submit.package import STOP_S
 from raydist.train import journal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,11 +31,41 @@ def test_the_recipe_states_the_defaults() -> None:
     assert [origin for key, origin in stated.origins.items() if key == "train.rank"] == [f"file {RECIPE}"]
 
 
-def test_a_job_takes_the_arguments_of_its_verb() -> None:
-    said = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "train.py"), "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--run NAME" in said.stdout
+STAGES = ("scan", "caption", "train", "eval", "embed", "dedup", "pipeline")
+
+
+@pytest.mark.parametrize("verb", STAGES)
+def test_a_job_takes_the_arguments_of_its_verb(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = ROOT / "jobs" / f"{verb}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--config", "no.toml", "--archive", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 2
+    assert "--config 'no.toml' cannot be read" in capsys.readouterr().err
+    assert f"jobs/{verb}.py" in script.read_text(encoding="utf-8").partition("from __future__")[0]
+
+
+def test_what_ray_is_told_of_a_job_holds_no_key() -> None:
+    told = yaml.safe_load((ROOT / "jobs" / "runtime-env.yaml").read_text(encoding="utf-8"))
+    assert told["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_pipeline_runs_by_path_on_drawn_clips(tmp_path: Path) -> None:
+    def done(script: str, *words: str) -> str:
+        command = [sys.executable, str(ROOT / "jobs" / script), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=800).stdout
+
+    done("draw.py", str(tmp_path))
+    usual = ("--config", str(ROOT / "jobs" / "smoke.toml"), "--archive", str(tmp_path / "archive"), "--json")
+    asked = (str(tmp_path / "videos"), "--from", str(tmp_path / "captions.csv"))
+    reports = [json.loads(line) for line in done("pipeline.py", *asked, *usual).splitlines()]
+    assert [report["stage"] for report in reports] == [*STAGES[:-1], "pipeline"]
+    (again,) = [json.loads(line) for line in done("embed.py", *usual, "--adapter", "lora").splitlines()]
+    assert again["clips"] == 0
 
 
 @pytest.mark.slow

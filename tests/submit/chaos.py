@@ -21,10 +21,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-from archives import configure, embeddings, rows, videos  # noqa: E402
+from archives import embeddings, rows, videos  # noqa: E402
 from here import Here, cluster, end, run, start, wait_for  # noqa: E402
 
-from raydist import scan  # noqa: E402
 from raydist.store import read  # noqa: E402
 
 NODES = ("2", "1", "1+gpu")
@@ -84,8 +83,10 @@ def main(files: int, clips: int, kill_driver: bool) -> dict[str, Any]:
     """On an archive of so many files of so many clips of a second."""
     with tempfile.TemporaryDirectory(prefix="chaos") as folder:
         archive, drawn = Path(folder, "archive"), videos(Path(folder, "videos"), files, clips)
-        scan.run(configure(archive), scan.Request(inputs=(str(drawn),)))
         with cluster(*NODES) as there:
+            cut = ["--clip-seconds", "1", "--archive", str(archive), "--address", there.jobs]
+            scanned = run("submit", "scan", str(drawn), *cut)
+            assert scanned.code == 0, scanned.err
             return {"files": files, **once(archive, there, kill_driver=kill_driver)}
 
 
