@@ -183,8 +183,7 @@ class _Build:
     def _decode(self, missing: list[dict[str, Any]], limit: int) -> None:
         """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
         name = new_run("frames")
-        folder = run_folder(self._location, name)
-        manifest = Manifest(folder / "manifest")
+        manifest = Manifest.of_run(self._location, name)
         committers = _Committers.open(self._location, self._target.table, self._versions)
         try:
             manifest.write([_units(missing)])
@@ -212,8 +211,8 @@ class _Build:
             self._refuse_more_than(limit)
         finally:
             manifest.remove()
-            with suppress(OSError):
-                folder.rmdir()
+            with suppress(OSError):  # in a bucket there is none
+                run_folder(self._location, name).rmdir()
 
     def _graph(self, manifest: Manifest, plan: runtime.Plan) -> ray.data.Dataset:
         """manifest -> decoders, which write."""

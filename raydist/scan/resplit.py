@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from raydist.clips import naming
 from raydist.store import read, splits
-from raydist.store.runs import run_folder
+from raydist.store.runs import listed
 
 
 def deal_again(location: str) -> list[str]:
@@ -27,7 +27,7 @@ def deal_again(location: str) -> list[str]:
             changed += changes.num_rows
             splits.move(location, changes)
     how = "by source video" if parts is None else f"in parts, for fewer than {naming.FEW_VIDEOS} source videos"
-    runs = sorted(path.parent.name for path in run_folder(location, "").glob("*/adapter") if path.is_dir())
+    runs = [file.partition("/")[0] for file in listed(location, "*/adapter/adapter_config.json")]
     compare = f"; evaluations of {', '.join(runs)} can no longer be compared" if runs else ""
     kept = [f"{len(told):,} videos keep the split that they were told"] * bool(told)
     return [f"splits dealt again {how}: {changed:,} clips changed{compare}", *kept]
