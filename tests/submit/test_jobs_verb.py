@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +109,7 @@ def test_what_only_this_machine_has_is_refused_before_the_stage(there: Here, arc
     assert not list((archive / "runs").glob("scan-*")) or "scan:" not in ended.out
 
 
+@pytest.mark.slow
 def test_an_archive_in_a_bucket_without_credentials_on_the_nodes_is_refused(there: Here) -> None:
     place = {
         "AWS_ACCESS_KEY_ID": "someone",
@@ -121,6 +123,7 @@ def test_an_archive_in_a_bucket_without_credentials_on_the_nodes_is_refused(ther
     assert "hunter2" not in ended.err
 
 
+@pytest.mark.slow
 def test_jobs_run_by_path_through_ray_itself(there: Here, archive: Path) -> None:
     words = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", there.jobs]
     words += ["--working-dir", str(ROOT / "jobs"), "--runtime-env", str(ROOT / "jobs" / "runtime-env.yaml"), "--"]
@@ -130,3 +133,15 @@ def test_jobs_run_by_path_through_ray_itself(there: Here, archive: Path) -> None
     assert sent.returncode == 0, sent.stdout + sent.stderr
     assert "embed: 60 clips, 60 rows, 0 failed" in sent.stdout
     assert len(embeddings(archive)) == FILES * SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_everything_is_killed_once_and_every_clip_is_done_once() -> None:
+    command = [sys.executable, str(ROOT / "tests" / "submit" / "chaos.py")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1700)
+    (seen,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert seen["clips"] >= 500
+    assert (seen["every_clip_once"], seen["exit"], seen["exit_of_killed"]) == (True, 0, 137), seen
+    assert seen["books"] == {"rows": seen["clips"], "failed": 0, "pending": 0}
+    assert seen["reports"][-1]["clips"] == seen["clips"] - seen["rows_when_driver_was_killed"]
