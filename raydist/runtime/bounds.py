@@ -83,7 +83,7 @@ class Watch:
         """Nothing to do."""
 
     def on_execution_step(self, executor: Any) -> None:
-        """Drop the statistics of blocks that are done (1 KB each, and nobody reads them), and show the queues."""
+        """Drop the statistics of blocks that are done, which nobody reads, and show the queues."""
         now = time.monotonic()
         show = now - self._shown >= _SHOWN_EACH_S
         for operator, state in executor._topology.items():

@@ -185,10 +185,12 @@ def _draw(kept: list[dict[str, Any]], out: Path) -> None:
     styles = ("-", "--", ":")
     for curve, style in zip(kept, styles, strict=False):
         name = f"{curve['figures']['clips'] / 1e6:g} M clips"
-        share = [100 * clips / max(curve["clips"]) for clips in curve["clips"]]
+        at_work = [place for place, raylet in enumerate(curve["own_mib"]["raylet"]) if raylet and curve["clips"][place]]
+        share = [100 * curve["clips"][place] / max(curve["clips"]) for place in at_work]
         for axis, roles in ((axes[0], HEAD), (axes[1], WORKERS)):
             for number, role in enumerate(roles):
-                axis.plot(share, curve["own_mib"][role], style, color=f"C{number}", label=f"{role}, {name}")
+                levels = [curve["own_mib"][role][place] for place in at_work]
+                axis.plot(share, levels, style, color=f"C{number}", label=f"{role}, {name}")
         axes[2].plot([at / 60 for at in curve["seconds"]], [clips / 1e6 for clips in curve["clips"]], style, label=name)
     for axis, title in ((axes[0], "head: anonymous memory, MiB"), (axes[1], "workers: the largest of each kind, MiB")):
         axis.set(title=title, xlabel="% of the clips committed", ylim=(0, None))
