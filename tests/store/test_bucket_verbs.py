@@ -171,7 +171,8 @@ def test_all_verbs_do_in_buckets_what_they_do_on_a_disk(
     theirs, ours = vectors(far), vectors(near)
     assert theirs.keys() == ours.keys()
     assert len(ours) == 15
-    np.testing.assert_allclose(list(theirs.values()), [ours[name] for name in theirs], atol=1e-3)
+    # The driver that was killed made other batches, and float16 may round a last bit the other way.
+    np.testing.assert_allclose(list(theirs.values()), [ours[name] for name in theirs], rtol=1e-3, atol=1e-6)
     assert {**lines(there[1])[0], "archive": ""} == {**lines(here[1])[0], "archive": ""}
     assert [(hit["clip_id"], hit["start_s"]) for hit in lines(there[3])] == [
         (hit["clip_id"], hit["start_s"]) for hit in lines(here[3])
