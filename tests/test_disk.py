@@ -15,13 +15,7 @@ from raydist import cli
 from raydist.errors import disk_remedy
 from raydist.store import read
 
-SETTINGS = (
-    "scan.clip_seconds=1",
-    "scan.min_clip_seconds=0.2",
-    "embed.decoders=1",
-    "scan.probes=1",
-    "search.recall=0.5",
-)
+SETTINGS = ("scan.clip_seconds=1", "scan.min_clip_seconds=0.2", "scan.probes=1", "embed.decoders=1", "embed.batch=1")
 
 
 @pytest.fixture

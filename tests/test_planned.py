@@ -27,7 +27,7 @@ def found(which: str, folder: Path) -> dict[str, Any]:
 def test_decoders_leave_a_gpus_node_alone_while_others_suffice(tmp_path: Path) -> None:
     told = found("mixed", tmp_path)
     assert told["plan"][0].startswith("plan: 7 decoders x ")
-    assert "1 encoders x 1 GPU" in told["plan"][0]
+    assert "1 encoder x 1 GPU" in told["plan"][0]
     assert (told["few_beside_gpu"], told["encoded_beside_gpu"], told["rows"]) == (0, 120, 120)
 
 

@@ -199,15 +199,15 @@ def described(
     made: Plan, resources: Resources, *, what: str = "decoders", encoders: str = "encoders", batch: int = 0
 ) -> list[str]:
     """The plan in a line or two."""
-    parts = [f"{_range(made.least_workers, made.workers)} {what} x {made.worker_cpus:g} CPU"]
+    parts = [f"{_range(made.least_workers, made.workers, what)} x {made.worker_cpus:g} CPU"]
     if made.encoders:
         size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU"
         size += f", {made.threads} threads" if batch and not made.encoder_gpus else ""
-        parts.append(f"{_range(made.least_encoders, made.encoders)} {encoders} x {size}")
+        parts.append(f"{_range(made.least_encoders, made.encoders, encoders)} x {size}")
     if batch:
         parts.append(f"batches of {batch}")
     nodes = "1 node" if resources.nodes == 1 else f"{resources.nodes} nodes"
-    gpus = f", {resources.gpus:g} GPUs" if resources.gpus else ""
+    gpus = f", {resources.gpus:g} GPU{'s' * (resources.gpus != 1)}" if resources.gpus else ""
     lines = [f"plan: {', '.join(parts)}, on {nodes} ({resources.cpus:g} CPUs{gpus})"]
     if resources.grows:
         lines.append(f"the cluster may grow to {resources.most_cpus:g} CPUs and {resources.most_gpus:g} GPUs")
@@ -228,8 +228,10 @@ def _pool(least: int, most: int) -> ActorPoolStrategy:
     return ActorPoolStrategy(size=most)
 
 
-def _range(least: int, most: int) -> str:
-    return f"{least:,} to {most:,}" if 0 < least < most else f"{most:,}"
+def _range(least: int, most: int, what: str) -> str:
+    """`3 to 7 decoders`; `what` is a plural."""
+    name = what.removesuffix("s") if most == 1 else what
+    return f"{least:,} to {most:,} {name}" if 0 < least < most else f"{most:,} {name}"
 
 
 def _encoders(resources: Resources, encoders: int | None, gpus: bool) -> tuple[int, int]:
