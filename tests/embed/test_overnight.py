@@ -13,13 +13,15 @@ import synthetic
 from raydist import gauges, status
 from raydist.store import read
 
+pytestmark = pytest.mark.timeout(600)
+
 CLIPS = 20_000
 DASHBOARD = Path(__file__).resolve().parents[2] / "cluster" / "grafana-dashboard.json"
 
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, curves.Curves]:
-    """Some thousand clips, with all the parts of a million but decoding and the model; two workers die on the way."""
+    """Some thousand clips, with all the parts of a million but decoding and the model."""
     folder = tmp_path_factory.mktemp("n")
     archive = synthetic.write(folder / "archive", CLIPS)
     return archive, curves.watched(
@@ -27,7 +29,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, curves.Curves
     )
 
 
-def test_every_clip_is_a_row_or_a_failure_once_though_workers_are_killed(night: tuple[Path, curves.Curves]) -> None:
+def test_every_clip_of_a_long_run_is_a_row_or_a_failure_once(night: tuple[Path, curves.Curves]) -> None:
     archive, run = night
     (books,) = status.run(synthetic.configure(archive))["embeddings"].values()
     assert books["pending"] == 0
@@ -75,6 +77,19 @@ def exported() -> set[str]:
     """Names as Prometheus sees them."""
     ends = {"counter": "_total", "gauge": ""}
     return {f"ray_{name}{ends[metric.kind]}" for name, metric in gauges.METRICS.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_workers_cost_no_clip_and_double_none(tmp_path: Path) -> None:
+    archive = synthetic.write(tmp_path / "archive", CLIPS)
+    curves.watched(archive, "embed.commit_rows=2000", every_s=0.5, kills=("decoder", "embedder"))
+    (key,) = read.model_keys(str(archive))
+    batches = read.scan_batches(str(archive), f"embeddings_{key}", ["clip_key"])
+    keys = [row for batch in batches for row in batch["clip_key"].to_pylist()]
+    (books,) = status.run(synthetic.configure(archive))["embeddings"].values()
+    assert books["pending"] == 0
+    assert len(set(keys)) == len(keys) == books["rows"]
 
 
 @pytest.mark.slow
