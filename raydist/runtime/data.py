@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import ray.data
 
 
-_READER_CPUS = 0.1
+_READER_CPUS = 0
+"""Logical ones: where a node was lost, the actors that start elsewhere may take all that are left, and the run would
+wait for ever for its readers. What they do is light, and `LIGHT_CPUS` keeps a core for it."""
 
 
 def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
