@@ -16,7 +16,7 @@ import pytest
 from archives import configure, encode, fails_with, made, rows, scanned, videos, write_viclip
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from raydist import caption, cli, export, forget, index, metrics, report, scan, search, sheets
+from raydist import caption, cli, export, forget, index, metrics, rendering, scan, search, sheets
 from raydist.caption import answers
 from raydist.caption.tables import ANSWERED
 from raydist.clips import naming
@@ -102,7 +102,7 @@ def test_no_byte_of_the_video_is_left_in_the_archive(once: Made) -> None:
     assert traces_of(once.archive, SECRET, vectors) == set()
     assert result.counts["videos"] == 1
     assert result.counts["clips"] == 3
-    assert SECRET not in json.dumps(report.as_json(result))
+    assert SECRET not in json.dumps(rendering.as_json(result))
 
 
 def test_answers_that_wait_for_a_commit_go_too_even_of_clips_that_vanished(once: Made) -> None:
