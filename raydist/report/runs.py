@@ -108,7 +108,7 @@ def _read(location: str, name: str, at_work: set[str]) -> Run | None:
     note = _document(location, f"{FOLDER}/{name}/{NOTE}")
     if not report and not note:
         return None
-    began = _moment(note.get("since")) or _moment(report.get("began")) or _stamp(name)
+    began = _stamp(name) or _moment(note.get("since")) or _moment(report.get("began"))  # the first is the finest
     ended = _moment(report.get("ended")) or _moment(note.get("heartbeat"))
     how = "done" if report else str(note.get("ended") or ("running" if name in at_work else "died"))
     if began is None:

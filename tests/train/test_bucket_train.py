@@ -151,14 +151,15 @@ def test_a_killed_run_goes_on_from_the_bucket_on_another_machine(made: Made, tem
     words = command("train", "--model", "tiny", "--run", "struck")
     process = start([words], made.folder / "first", temporary)
     deadline = time.monotonic() + 600
-    while len(listed(ARCHIVE, "struck/checkpoints/*/state.pt")) < 2:
+    named_by = "struck/checkpoints/checkpoint_manager_snapshot.json"
+    while len(listed(ARCHIVE, "struck/checkpoints/*/state.pt")) < 2 or not listed(ARCHIVE, named_by):
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not listed(ARCHIVE, "struck/adapter/*"), "it was over before it was killed"
-    named = json.loads(objects.read(ARCHIVE, "runs/struck/checkpoints/checkpoint_manager_snapshot.json") or b"")
+    named = json.loads(objects.read(ARCHIVE, f"runs/{named_by}") or b"")
     last = named["latest_checkpoint_result"]["checkpoint_dir_name"]
     kept = State.load(fetch(ARCHIVE, "struck", only=(f"checkpoints/{last}/*",)) / "checkpoints" / last)
     assert kept.step <= len(losses(ARCHIVE, "struck")) < len(expected), "the journal is behind the checkpoint"

@@ -73,7 +73,8 @@ class TestThroughRayTrain:
         with fails_with(UsageError, "'../x'", "letter"):
             trained(archive, model, "../x")
         assert not rows(archive, "signatures")
-        assert not (archive / "runs" / "many").exists()
+        left = {path.name for path in (archive / "runs" / "many").iterdir()}
+        assert left == {"run.json"}, "how it ended is kept, and nothing else"
 
     def test_another_recipe_is_refused_before_decoding(self, archive: Path, model: Path) -> None:
         trained_here(archive, model, "begun")
