@@ -14,7 +14,7 @@ from typing import Any
 from raydist.errors import ResourceError
 from raydist.progress import talk
 from raydist.runtime.cluster import offered, spilled_bytes
-from raydist.runtime.planning import LIGHT_CPUS, Resources
+from raydist.runtime.resources import LIGHT_CPUS, Resources
 from raydist.sections import Ray
 
 _QUIET = {
