@@ -150,7 +150,7 @@ def logs(resolve: Resolve, job: str, follow: bool, address: str | None, as_json:
     if follow:
         _follow(client, place, job, as_json=as_json)
         return
-    with errors(place):
+    with errors(place, job):
         text = client.get_job_logs(job)
     told = Told()
     for is_data, line in [*told.feed(text), *told.rest()]:
