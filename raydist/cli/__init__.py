@@ -13,8 +13,8 @@ from collections.abc import Callable
 import click
 
 from raydist.cli import about, cluster, dedup, finding, stages
-from raydist.cli.common import INTERRUPTED, cli
-from raydist.errors import RaydistError, disk_remedy
+from raydist.cli.common import cli
+from raydist.errors import INTERRUPTED, RaydistError, disk_remedy
 from raydist.progress import talk
 
 __all__ = ["about", "cli", "cluster", "dedup", "finding", "main", "stages", "told"]

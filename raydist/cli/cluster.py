@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raydist.cli.common import INTERRUPTED, Resolve, as_json, cli, print_json, settings
+from raydist.cli.common import Resolve, as_json, cli, print_json, settings
 from raydist.cli.ordered import STEPS, order_of
-from raydist.errors import UsageError
+from raydist.errors import INTERRUPTED, UsageError
 from raydist.progress import talk
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from raydist.errors import ResourceError, UsageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ANSWERS_S = 5.0
+_CONNECTS_S, _READS_S = 10.0, 60.0
 _EXPECTED = "expected the address of the cluster's job server, such as http://head:8265"
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _NOT_JOBS = {10001: "Ray's client port", 6379: "the port of Ray's control store (GCS)"}
@@ -75,8 +76,6 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
         ResourceError: nobody answers there, or somebody else; a wrong token; another version of Ray.
     """
     answer = _asked(address)
-    from ray.job_submission import JobSubmissionClient
-
     if not any_version:
         _require_own(address, answer)
     for name in _CHATTY:
@@ -85,7 +84,7 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
     os.environ[VARIABLES[0]] = address  # Ray lets the environment go before the argument
     try:
         with errors(address):
-            client = JobSubmissionClient(address)
+            client = _client(address)
     finally:
         if before is None:
             del os.environ[VARIABLES[0]]
@@ -94,6 +93,20 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
     if not any_version:  # a cluster with a token says its version to who has it
         _require_own(address, answer or str(client._server_ray_version or ""))
     return client
+
+
+def _client(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    class Impatient(JobSubmissionClient):
+        """Ray's client waits for ever for an answer that was lost."""
+
+        def _do_request(self, method: str, endpoint: str, **rest: Any) -> Any:
+            if method == "GET":
+                rest.setdefault("timeout", (_CONNECTS_S, _READS_S))
+            return super()._do_request(method, endpoint, **rest)
+
+    return Impatient(address)
 
 
 def _require_own(address: str, version: str) -> None:
