@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from raydist import address
-from raydist.errors import StoreError
+from raydist.errors import StoreAway, StoreError
 from raydist.store import credentials
 from raydist.store.location import prepare
 
@@ -54,6 +54,8 @@ def create(location: str, name: str, data: bytes) -> bool:
 
 def replace(location: str, name: str, data: bytes | Path) -> str:
     """Write an object, or a file as one, whether or not it is there; its new ETag."""
+    if isinstance(data, Path):
+        data.open("rb").close()  # a file that is gone, or may not be read, is no matter of the bucket's
     return _asked(location, lambda store: str(store.put(name, data)["e_tag"] or ""))
 
 
@@ -66,17 +68,22 @@ def download(location: str, name: str, path: Path) -> str:
     """Write an object's bytes to a file; its ETag.
 
     Raises:
+        OSError: the file cannot be written; the message says what to do.
         StoreError: also if there is none.
     """
 
     def get(store: Any) -> str:
         found = store.get(name)
-        with path.open("wb") as file:
-            for piece in found.stream(min_chunk_size=_PIECE):
-                file.write(bytes(piece))
+        if file.tell():  # a try that broke off
+            file.seek(0)
+            file.truncate()
+        for piece in found.stream(min_chunk_size=_PIECE):
+            file.write(bytes(piece))
+        file.flush()
         return str(found.meta["e_tag"] or "")
 
-    return _asked(location, get)
+    with path.open("wb") as file:
+        return _asked(location, get)
 
 
 def delete(location: str, name: str) -> None:
@@ -167,10 +174,14 @@ def _asked(location: str, call: Callable[[Any], T]) -> T:
         try:
             return call(_opened(location, known))
         except (errors.BaseError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of this machine's disk
             number += 1
             # The client tries requests again, but not where the answer to a listing or a deletion breaks off.
             if number == _BROKEN_OFF or "body error" not in str(error):
-                raise StoreError(credentials.explained(location, str(error))) from error
+                wrong = StoreAway if credentials.is_away(str(error)) else StoreError
+                # No cause: Ray and --debug write causes to logs, and this one holds what the server answered.
+                raise wrong(credentials.explained(location, str(error))) from None
         time.sleep(random.uniform(0, 0.1) * 2**number)
 
 

@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +23,13 @@ from store import tables
 from stores import ENVIRONMENT, fill
 
 from raydist.dedup import scratch, shared
-from raydist.errors import RaydistError, StoreError
+from raydist.errors import RaydistError, StoreAway, StoreError
 from raydist.search.cutoff import calibrated
-from raydist.store import commit, credentials, objects, read, runs, settings
+from raydist.store import buckets, commit, credentials, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
 from raydist.store.manifest import Manifest
+from raydist.store.tables import lance_errors, open_table
 
 WRITER = Path(__file__).with_name("writer.py")
 SECRET = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
@@ -251,6 +254,93 @@ def test_what_a_server_answers_is_told_without_what_is_secret() -> None:
     assert "SignatureDoesNotMatch, The signature differs" in told
     assert "AKIASOMEONE" not in told
     assert "AWS4" not in told
+
+
+TOKEN, KEY_ID = "FwoGSECRETTOKEN", "AKIASOMEONE"
+RAN_OUT = (
+    b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>'
+    b"<Token-0>FwoGSECRETTOKEN</Token-0><AWSAccessKeyId>AKIASOMEONE</AWSAccessKeyId>"
+    b"<StringToSign>AWS4-HMAC</StringToSign></Error>"
+)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_token_that_ran_out_is_in_no_error_and_in_no_cause(bucket: str, s3: Loopback, status: int) -> None:
+    schema = tables.clips([]).schema
+    commit.append(bucket, "clips", tables.clips(range(3)), schema)
+    dataset = open_table(bucket, "clips")
+    assert dataset is not None
+
+    def listing() -> object:
+        return open_table(bucket, "clips")
+
+    def data() -> object:
+        with lance_errors(dataset.uri, where="clip_key = 1", schema=dataset.schema):
+            return dataset.to_table()
+
+    def fragment() -> object:
+        return commit.write_fragments(bucket, "clips", tables.clips(range(3, 6)), schema)
+
+    def version() -> object:
+        return commit.append(bucket, "clips", tables.clips(range(3, 6)), schema)
+
+    places = {
+        listing: lambda asked: asked.method == "GET" and "list-type" in asked.path,
+        data: lambda asked: asked.method == "GET" and "/data/" in asked.path,
+        fragment: lambda asked: asked.method == "PUT" and "/data/" in asked.path,
+        version: lambda asked: asked.method == "PUT" and "/_versions/" in asked.path,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patience, "_TRIES", 1)
+        for call, where in places.items():
+            s3.fail("status", float("inf"), status=status, body=RAN_OUT, where=where)
+            with pytest.raises(StoreError) as error:
+                call()
+            whole = "".join(traceback.format_exception(error.value))
+            assert TOKEN not in whole
+            assert KEY_ID not in whole
+            assert "AWS4" not in whole
+            assert "ExpiredToken, The provided token has expired." in str(error.value)
+            assert not isinstance(error.value, StoreAway)
+            s3.heal()
+    s3.fail("status", float("inf"), status=status, body=RAN_OUT)
+    with pytest.raises(StoreError) as error:
+        objects.read(bucket, "a")
+    assert TOKEN not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_server_that_is_away_for_longer_is_waited_for(bucket: str, s3: Loopback) -> None:
+    schema = tables.clips([]).schema
+    committer = commit.Committer(bucket, "clips", schema)
+
+    def away() -> threading.Timer:
+        s3.fail("reset", float("inf"))
+        healed = threading.Timer(8, s3.heal)
+        healed.start()
+        return healed
+
+    healed = away()
+    fragments = commit.write_fragments(bucket, "clips", tables.clips(range(10)), schema)
+    healed.join()
+    healed = away()
+    assert committer.commit(fragments) == 10
+    healed.join()
+    assert read.count_rows(bucket, "clips") == 10
+
+
+def test_a_server_that_stays_away_is_given_up(bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_AWAY_FOR_S", 0.0)
+    s3.fail("reset", float("inf"))
+    with pytest.raises(StoreAway, match="does not answer"):
+        commit.Committer(bucket, "clips", tables.clips([]).schema)
+
+
+def test_a_full_disk_of_this_machine_is_not_the_buckets(bucket: str) -> None:
+    objects.replace(bucket, "a", bytes(1 << 16))
+    with pytest.raises(OSError, match="No space left"):
+        buckets.download(bucket, "a", Path("/dev/full"))
+    with pytest.raises(FileNotFoundError):
+        buckets.replace(bucket, "b", Path("/nowhere/b"))
 
 
 def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -> None:
