@@ -5,7 +5,7 @@ RaydistError                    exit code 1
 │   └── ConfigError             unknown key, value out of bounds, unreadable file
 ├── ArchiveError                no archive there, one of another format, or settings that would change clips' meaning
 ├── StoreError                  a table that is missing, of another width, or busy
-│   └── StoreAway               a bucket's server that does not answer, or cannot at the moment
+│   └── AwayError               a bucket's server that does not answer, or cannot at the moment
 ├── SourceError                 a file or folder that cannot be read; carries the one-word `reason`
 ├── ClipError                   a span or a clip id that is none
 ├── ModelError                  a model that is unknown, incomplete or not on this machine
@@ -45,7 +45,7 @@ class StoreError(RaydistError):
     """A table is missing, has another width, or cannot be committed to."""
 
 
-class StoreAway(StoreError):
+class AwayError(StoreError):
     """A bucket's server does not answer, or cannot at the moment: the same again, later, may work."""
 
 

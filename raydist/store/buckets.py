@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from raydist import address
-from raydist.errors import StoreAway, StoreError
+from raydist.errors import AwayError, StoreError
 from raydist.store import credentials
 from raydist.store.location import prepare
 
@@ -179,7 +179,7 @@ def _asked(location: str, call: Callable[[Any], T]) -> T:
             number += 1
             # The client tries requests again, but not where the answer to a listing or a deletion breaks off.
             if number == _BROKEN_OFF or "body error" not in str(error):
-                wrong = StoreAway if credentials.is_away(str(error)) else StoreError
+                wrong = AwayError if credentials.is_away(str(error)) else StoreError
                 # No cause: Ray and --debug write causes to logs, and this one holds what the server answered.
                 raise wrong(credentials.explained(location, str(error))) from None
         time.sleep(random.uniform(0, 0.1) * 2**number)

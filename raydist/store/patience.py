@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from raydist.errors import StoreAway, StoreError, disk_remedy
+from raydist.errors import AwayError, StoreError, disk_remedy
 from raydist.progress import talk
 
 _TRIES = 6
@@ -25,7 +25,7 @@ class Patience:
 
     def bears(self, error: Exception) -> bool:
         """Whether it is worth another try; it is time for that then."""
-        if isinstance(error, StoreAway):
+        if isinstance(error, AwayError):
             self._began = self._began or time.monotonic()
             if time.monotonic() - self._began > _AWAY_FOR_S:
                 return False

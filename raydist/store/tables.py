@@ -17,7 +17,7 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
-from raydist.errors import StoreAway, StoreError, disk_remedy
+from raydist.errors import AwayError, StoreError, disk_remedy
 from raydist.store import buckets, credentials
 from raydist.store.location import folder, is_uri, table_uri
 
@@ -47,8 +47,8 @@ def is_of_storage(error: Exception, uri: str) -> bool:
 
 def trouble(what: str, error: Exception, uri: str) -> StoreError:
     """What Lance raised as an error of ours, of the kind and with the cause that tell whether to try again."""
-    is_away = is_uri(uri) and (isinstance(error, StoreAway) or credentials.is_away(str(error)))
-    found = (StoreAway if is_away else StoreError)(f"{what}: {reason_of(error, uri)}")
+    is_away = is_uri(uri) and (isinstance(error, AwayError) or credentials.is_away(str(error)))
+    found = (AwayError if is_away else StoreError)(f"{what}: {reason_of(error, uri)}")
     found.__cause__ = error
     if is_uri(uri) and not isinstance(error, StoreError):
         # Ray and --debug write causes to logs.

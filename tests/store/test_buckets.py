@@ -23,7 +23,7 @@ from store import tables
 from stores import ENVIRONMENT, fill
 
 from raydist.dedup import scratch, shared
-from raydist.errors import RaydistError, StoreAway, StoreError
+from raydist.errors import AwayError, RaydistError, StoreError
 from raydist.search.cutoff import calibrated
 from raydist.store import buckets, commit, credentials, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
@@ -301,7 +301,7 @@ def test_a_token_that_ran_out_is_in_no_error_and_in_no_cause(bucket: str, s3: Lo
             assert KEY_ID not in whole
             assert "AWS4" not in whole
             assert "ExpiredToken, The provided token has expired." in str(error.value)
-            assert not isinstance(error.value, StoreAway)
+            assert not isinstance(error.value, AwayError)
             s3.heal()
     s3.fail("status", float("inf"), status=status, body=RAN_OUT)
     with pytest.raises(StoreError) as error:
@@ -331,7 +331,7 @@ def test_a_server_that_is_away_for_longer_is_waited_for(bucket: str, s3: Loopbac
 def test_a_server_that_stays_away_is_given_up(bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "_AWAY_FOR_S", 0.0)
     s3.fail("reset", float("inf"))
-    with pytest.raises(StoreAway, match="does not answer"):
+    with pytest.raises(AwayError, match="does not answer"):
         commit.Committer(bucket, "clips", tables.clips([]).schema)
 
 
