@@ -55,6 +55,7 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
         ModelError: the model or its adapter is unknown or not on this machine.
         StoreError: no model was named and the archive has several, or its name stands for another one there.
         ResourceError: the cluster cannot run the plan.
+        SourceError: the disk, server or credentials of most clips went away.
     """
     began = time.monotonic()
     location = config.require_archive()
@@ -72,7 +73,7 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
     with lease.Lease(location, "embed", run=name) as held:
         Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
-        ledger = Ledger(location, info, retry_failed=retry_failed)
+        ledger = Ledger(location, info, retry_failed=retry_failed, max_failed=config.max_failed)
         manifest = Manifest.of_run(location, name)
         try:
             manifest.write(_manifest(location, ledger))

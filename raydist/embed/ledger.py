@@ -17,7 +17,7 @@ from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
 from raydist.runtime.cluster import spilled_bytes
-from raydist.store import commit, models, pending, schema
+from raydist.store import commit, models, outcomes, pending, schema
 
 PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
@@ -36,7 +36,7 @@ class Tables(NamedTuple):
 class Ledger:
     """Pending clips in, commits out; each clip that goes in comes out as a row or as a failure."""
 
-    def __init__(self, location: str, info: ModelInfo, *, retry_failed: bool = False) -> None:
+    def __init__(self, location: str, info: ModelInfo, *, retry_failed: bool = False, max_failed: float = 1.0) -> None:
         self.info = info
         self.rows = 0
         self.failures: Counter[str] = Counter()
@@ -74,6 +74,7 @@ class Ledger:
         self._held: list[Any] = []
         self._held_rows = 0
         self._written: Written | None = None
+        self._losses = outcomes.Losses(max_failed)
         self._since = time.monotonic()
         self._rate = gauges.Rate()
         self._launched = self._began = math.inf
@@ -138,6 +139,9 @@ class Ledger:
 
         Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
         committed once.
+
+        Raises:
+            SourceError: the place of most clips has gone; those that failed with it are not noted.
         """
         if self._held:
             if self._written is None:
@@ -149,12 +153,16 @@ class Ledger:
                 )
             written = self._written
             tables = self._open_tables()
+            gone = self._losses.too_many(self._held_rows, written.reasons.elements())
             tables.signatures.commit(written.signatures)
-            tables.failures.commit(written.failures)
+            if gone is None:
+                tables.failures.commit(written.failures)
             self.rows += tables.embeddings.commit(written.embeddings)
             self._count(written)
             self._held, self._held_rows, self._written = [], 0, None
             self.spilled_bytes = max(self.spilled_bytes, spilled_bytes() - self._spilled_before)
+            if gone is not None:
+                raise gone
         self._since = time.monotonic()
 
     def _open_tables(self) -> Tables:
