@@ -28,13 +28,13 @@ from raydist.store import current, lease, schema, settings, sql, stale
 from raydist.store import read as tables
 from raydist.store.location import is_uri
 from raydist.store.models import Stored
-from raydist.store.runs import new_run, save
+from raydist.store.runs import SCRATCH, new_run, save, sweep_scratch
 
 STAGE = "dedup"
 
 
 _NOTHING = Joined(
-    edges=Path(shared.SCRATCH),
+    edges=Path(SCRATCH),
     crowds=CROWDS.empty_table(),
     pairs=0,
     written=0,
@@ -61,7 +61,7 @@ def run(config: Config, request: Request) -> Report:
     with lease.Lease(location, STAGE, run=name) as held:
         _refuse_twin(held)
         stale.repair_unless_scanning(location)
-        shared.sweep(location, STAGE)  # no other one is at work
+        sweep_scratch(location, f"{STAGE}-*")  # no other one is at work
         try:
             with shared.work(location, name) as scratch:
                 found = _pairs(config, model, reference, scratch, retry_failed=request.retry_failed)

@@ -24,8 +24,6 @@ from raydist.store.location import is_uri, join
 
 T = TypeVar("T")
 
-SCRATCH = "join"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
@@ -43,31 +41,20 @@ _now: ContextVar[Shared | None] = ContextVar("_now", default=None)
 def work(location: str, run: str) -> Iterator[Path]:
     """The work folder of a run's join, for the length of a `with` block: in the archive, or shared through it."""
     if not is_uri(location):
-        folder = runs.run_folder(location, run) / SCRATCH
+        folder = runs.run_folder(location, run) / runs.SCRATCH
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return
     # No folder of the user's: a node may have another home, or none to write to.
-    folder = Path(tempfile.gettempdir()) / f"raydist-{uuid.uuid4().hex[:12]}" / SCRATCH
+    folder = Path(tempfile.gettempdir()) / f"raydist-{uuid.uuid4().hex[:12]}" / runs.SCRATCH
     try:
-        with using(Shared(folder=folder, address=join(location, runs.FOLDER, run, SCRATCH))):
+        with using(Shared(folder=folder, address=join(location, runs.FOLDER, run, runs.SCRATCH))):
             yield folder
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
-        runs.discard(location, run, [f"{SCRATCH}/**"])
-
-
-def sweep(location: str, verb: str) -> None:
-    """Delete what joins that were killed left in the archive; no other one is at work."""
-    if is_uri(location):
-        left = runs.listed(location, f"{verb}-*/{SCRATCH}/**")
-        for run in sorted({name.partition("/")[0] for name in left}):
-            runs.discard(location, run, [f"{SCRATCH}/**"])
-        return
-    for folder in runs.run_folder(location, "").glob(f"{verb}-*/{SCRATCH}"):
-        shutil.rmtree(folder, ignore_errors=True)
+        runs.discard(location, run, [f"{runs.SCRATCH}/**"])
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from raydist.store import buckets, objects
 from raydist.store.location import folder, is_uri
 
 FOLDER = "runs"
+SCRATCH = "join"
+"""In a run's folder: what is worth nothing without its process."""
 _SEEN = ".published.json"
 """In a working copy: name -> [ETag in the bucket, size, time of change in ns] when both were last the same."""
 
@@ -107,6 +109,17 @@ def discard(location: str, run: str, only: Sequence[str] = _ALL) -> None:
             path.unlink(missing_ok=True)
     if place.is_dir() and not [path for path in place.iterdir() if path.name != _SEEN]:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep_scratch(location: str, run: str = "*") -> None:
+    """Delete what processes that were killed left behind; none of those runs is at work.
+
+    Args:
+        run: a pattern of runs.
+    """
+    left = listed(location, f"{run}/{SCRATCH}/**/*")
+    for name in sorted({name.partition("/")[0] for name in left}):
+        discard(location, name, [f"{SCRATCH}/**"])
 
 
 def listed(location: str, pattern: str) -> list[str]:

@@ -355,7 +355,7 @@ def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -
     assert not work.exists()
     assert runs.listed(bucket, "**/*") == []
     objects.replace(f"{bucket}/runs/dedup-2/join", "shards/x", b"of a run that was killed")
-    shared.sweep(bucket, "dedup")
+    runs.sweep_scratch(bucket, "dedup-*")
     assert runs.listed(bucket, "**/*") == []
 
 
