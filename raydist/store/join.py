@@ -26,6 +26,8 @@ PART_CLIPS = 8_000_000
 """Clips that are held at once."""
 
 _BATCH = 131_072
+_AHEAD = 2**26
+"""Bytes that Lance reads ahead of what is asked for; two gigabytes if it is not told."""
 _MOST_BITS = 12
 
 Ints = NDArray[np.int64]
@@ -187,7 +189,7 @@ def _batches(side: Side) -> Iterator[pa.RecordBatch]:
     if side.dataset is None:
         return
     wanted = ["clip_key", "fingerprint", *side.columns]
-    scanner = side.dataset.scanner(columns=wanted, filter=side.where, batch_size=_BATCH)
+    scanner = side.dataset.scanner(columns=wanted, filter=side.where, batch_size=_BATCH, io_buffer_size=_AHEAD)
     for batch in scanner.to_batches():
         yield batch.filter(pc.is_valid(batch["clip_key"])) if batch["clip_key"].null_count else batch
 

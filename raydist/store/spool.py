@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +37,9 @@ class Spool:
         self._bits = bits
         self._places: list[list[tuple[int, int]]] = [[] for _ in range(2**bits)]
         """Of each range: where rows lie in the file, and how many numbers they are."""
-        self._file = tempfile.TemporaryFile(prefix="raydist-")  # noqa: SIM115  # open until `close`
         self._width = 0
+        with _told():
+            self._file = tempfile.TemporaryFile(prefix="raydist-", buffering=0)  # noqa: SIM115  # open until `close`
 
     def add(self, rows: Rows) -> None:
         """Keep rows.
@@ -45,19 +47,17 @@ class Spool:
         Raises:
             StoreError: if there is no room for them.
         """
+        if not len(rows.keys):
+            return
         records = np.column_stack(rows)
         self._width = records.shape[1]
         of = ((rows.keys >> (64 - self._bits)) + 2 ** (self._bits - 1)).astype(np.uint16)
         order = np.argsort(of, kind="stable")
         counts = np.bincount(of, minlength=len(self._places)) * self._width
-        try:
-            place = self._file.tell()
-            self._file.write(records[order].data)
-        except OSError as error:
-            raise StoreError(
-                f"rows to be joined do not fit the folder for temporary files ({tempfile.gettempdir()}): {error}. Name "
-                "another in the environment, TMPDIR=FOLDER, with 150 bytes a clip."
-            ) from error
+        place, left = self._file.tell(), memoryview(records[order]).cast("B")
+        with _told():
+            while left:
+                left = left[self._file.write(left) :]
         for number in np.flatnonzero(counts).tolist():
             self._places[number].append((place, int(counts[number])))
             place += 8 * int(counts[number])
@@ -77,6 +77,18 @@ class Spool:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a temporary file raises into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the folder for temporary files cannot take the rows that are to be joined: {error}. It needs 150 bytes a "
+            "clip, and TMPDIR=FOLDER in the environment names another."
+        ) from error
 
 
 def _rows(parts: list[NDArray[np.int64]]) -> Rows:
