@@ -139,7 +139,10 @@ def _report(
         left = [step for step in wanted if step not in done and step not in outcome.skipped]
         why = f" ({error})" if error else ": more than max_failed of what it tried failed"
         notes.append(f"stopped at {outcome.failed}{why}; left to do: {', '.join(left) or 'nothing'}")
-        notes.append("the same command goes on from there")
+        goes_on = "the same command goes on from there"
+        if not error:
+            goes_on += f", without what failed: `raydist {outcome.failed} --retry-failed` tries that again"
+        notes.append(goes_on)
     elif "embed" in wanted:
         notes.append('next: `raydist search "words"`')
     return Report(

@@ -133,6 +133,17 @@ def test_without_an_archive_and_videos_nothing_begins(tmp_path: Path) -> None:
         Told(configure(tmp_path / "archive"))
 
 
+@pytest.mark.ray
+def test_a_step_of_which_too_much_failed_ends_it_and_how_to_try_that_again_is_said(
+    cluster: None, tmp_path: Path
+) -> None:
+    drawn = videos(tmp_path / "videos", 1, SECONDS)
+    (drawn / "broken.mp4").write_bytes(b"no video")
+    told = Told(configure(tmp_path / "archive"), inputs=(str(drawn),), steps=("scan", "embed"))
+    assert (told.outcome.failed, told.outcome.error) == ("scan", None)
+    assert "`raydist scan --retry-failed` tries that again" in told.report.notes[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("amid", ["train", "embed"])

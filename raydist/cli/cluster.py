@@ -172,7 +172,7 @@ def stop(resolve: Resolve, job: str, address: str | None, as_json: bool) -> None
     if as_json:
         print_json([outcome])
     elif outcome["stopped"]:
-        click.echo(f"{job} is stopped; what was done is kept")
+        click.echo(f"{job} is stopped; what was committed is kept")
     else:
         click.echo(f"{job} had ended already ({outcome['status'].lower()})")
 
@@ -212,7 +212,7 @@ def _follow(client: Any, place: str, job: str, *, as_json: bool = False) -> None
         )
         raise SystemExit(INTERRUPTED) from None
     if ended.status == "STOPPED":
-        talk.print(f"{job} was stopped; what was done is kept, and the same command goes on from there")
+        talk.print(f"{job} was stopped; what was committed is kept, and the same command goes on from there")
     elif ended.code > 128:
         talk.print(
             f"{job}: its driver was killed by signal {ended.code - 128}; what was committed is kept, and the same "
