@@ -25,7 +25,7 @@ from stores import ENVIRONMENT, fill
 from raydist.dedup import scratch, shared
 from raydist.errors import AwayError, RaydistError, StoreError
 from raydist.search.cutoff import calibrated
-from raydist.store import buckets, commit, credentials, objects, patience, read, runs, settings
+from raydist.store import buckets, commit, credentials, models, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
 from raydist.store.manifest import Manifest
@@ -122,6 +122,29 @@ def test_a_runs_files_travel_when_they_changed(bucket: str, s3: Loopback, tmp_pa
     runs.discard(bucket, "r1", ["adapter/*"])
     assert runs.listed(bucket, "**/*") == ["r1/log.txt"]
     assert not (folder / "adapter").exists()
+
+
+def test_an_adapter_comes_when_it_is_loaded_and_whole(bucket: str, s3: Loopback) -> None:
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    for name in names:
+        objects.replace(bucket, f"runs/r1/adapter/{name}", name.encode())
+    place = runs.run_folder(bucket, "r1") / "adapter"
+    noted = models.marked(tables.embeddings([1]).schema, "tiny+r1", "/weights", adapter=str(place), archive=bucket)
+    commit.append(bucket, tables.TABLE, tables.embeddings([1]).cast(noted), noted)
+    s3.forget()
+    (model,) = models.stored(bucket)
+    assert model.adapter == str(place)
+    assert not [asked for asked in s3.asked if "runs" in asked.path], "names take no files"
+    s3.fail("status", float("inf"), status=403, where=lambda asked: asked.path.endswith("safetensors"))
+    with pytest.raises(StoreError, match="may not be used"):
+        models.brought(bucket, model.adapter)
+    assert place.is_dir()
+    s3.heal()
+    assert models.brought(bucket, model.adapter) == str(place)
+    assert [file.read_text() for file in sorted(place.iterdir())] == names
+    objects.replace(bucket, "runs/r1/adapter/adapter_model.safetensors", b"trained anew")
+    models.brought(bucket, model.adapter)
+    assert (place / "adapter_model.safetensors").read_text() == "trained anew"
 
 
 def test_a_manifest_in_a_bucket_is_read_and_swept(bucket: str) -> None:
