@@ -74,6 +74,7 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
         Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
         ledger = Ledger(location, info, retry_failed=retry_failed, max_failed=config.max_failed)
+        held.counts, ledger.committed = ledger.counts, held.told
         manifest = Manifest.of_run(location, name)
         try:
             manifest.write(_manifest(location, ledger))

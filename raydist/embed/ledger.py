@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -75,6 +75,8 @@ class Ledger:
         self._held_rows = 0
         self._written: Written | None = None
         self._losses = outcomes.Losses(max_failed)
+        self.committed: Callable[[], None] = lambda: None
+        """Called behind each commit."""
         self._since = time.monotonic()
         self._rate = gauges.Rate()
         self._launched = self._began = math.inf
@@ -160,10 +162,15 @@ class Ledger:
             self.rows += tables.embeddings.commit(written.embeddings)
             self._count(written)
             self._held, self._held_rows, self._written = [], 0, None
+            self.committed()
             self.spilled_bytes = max(self.spilled_bytes, spilled_bytes() - self._spilled_before)
             if gone is not None:
                 raise gone
         self._since = time.monotonic()
+
+    def counts(self) -> dict[str, int]:
+        """What is committed so far."""
+        return {"clips": self.returned, "rows": self.rows, "failed": sum(self.failures.values())}
 
     def _open_tables(self) -> Tables:
         """The committers; not before there is something to commit: a run that is refused leaves no empty table."""

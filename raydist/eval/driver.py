@@ -150,6 +150,8 @@ def _encoded(
 def _work(config: Config, models: Models, pairs: pa.Table, texts: list[str], resources: runtime.Resources) -> Work:
     section, location = config.embed, config.require_archive()
     device = "cuda" if resources.use_gpu(section.device, "embed.device") else "cpu"
+    if device == "cuda" and resources.gpus < 1:
+        talk.print("eval: asks for a GPU; the cluster has none now, and waits until it has grown")
     return Work(
         location=location,
         model=models.base.location,

@@ -24,10 +24,7 @@ def offered(section: Ray, *, local: bool) -> Resources:
     Args:
         local: Ray runs on this machine alone, and does not grow.
     """
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own gap
-    each = tuple(_node(node["Resources"]) for node in nodes if node["Alive"])
+    each = there()
     cpus, gpus = sum(node.cpus for node in each), sum(node.gpus for node in each)
     most, largest = ({}, 0.0) if local else _most(each)
     return Resources(
@@ -39,6 +36,14 @@ def offered(section: Ray, *, local: bool) -> Resources:
         max_gpus=max(gpus, section.max_gpus or most.get("GPU", 0.0)),
         node_cpus=largest,
     )
+
+
+def there() -> tuple[Node, ...]:
+    """The nodes of the cluster at this moment; inside a Ray session."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own gap
+    return tuple(_node(node["Resources"]) for node in nodes if node["Alive"])
 
 
 def spilled_bytes() -> int:

@@ -5,7 +5,8 @@ Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` 
           written anew every 10 s. With a run's name the same in `runs/<run>/run.json`, which stays: how it ended, or
           how far it was when its process died
 Promises  of any number of exclusive leases asked for at once, one is held; a holder that died, or whose heartbeat is
-          older than 60 s, holds nobody up. Commits do not need a lease to be right: it keeps two scans apart, and
+          older than 60 s, holds nobody up: one on another machine is looked at until its heartbeat moves or is
+          that old, so a job that is submitted again on another node need not fail. Commits do not need a lease to be right: it keeps two scans apart, and
           clean-up away from writers
 
 An exclusive lease is asked for, then held. Whoever asks writes its file first and looks afterwards, so of two that ask
@@ -21,6 +22,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -28,8 +30,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from raydist import meter
 from raydist.errors import StoreError
-from raydist.progress import current
+from raydist.progress import current, talk
 from raydist.store import objects
 
 FOLDER = "writers"
@@ -39,6 +42,7 @@ HEARTBEAT_S = 10.0
 EXPIRES_S = 60.0
 
 _ERROR_CHARS = 2_000
+_LOOK_S = 2.0
 _ASK_FOR_S = 30.0
 """How long to go on asking against others that ask: far more rounds than any number of them need."""
 
@@ -67,6 +71,8 @@ class Holder:
     total: int = 0
     rate: float = 0.0
     """A second."""
+    waits: str = ""
+    """What it waits for, where nothing comes."""
 
     def __str__(self) -> str:
         return f"`raydist {self.verb}` on {self.host} (process {self.pid}, since {self.since})"
@@ -85,6 +91,9 @@ class Lease:
         self._location = location
         self._lost = False
         self._far: dict[str, Any] = {}
+        self._held = meter.Held()
+        self.counts: Callable[[], Mapping[str, int]] = dict
+        """What is done so far, for the note: of a run that dies without a report nothing else tells it."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.holder = Holder(
@@ -107,6 +116,7 @@ class Lease:
                 keeps no writers apart.
         """
         objects.require_create(self._location)
+        self._held = meter.held() - self._earlier()
         if self.holder.exclusive:
             self._acquire()
         else:
@@ -134,6 +144,31 @@ class Lease:
         own = (self.holder.machine, self.holder.pid)
         return [holder for holder in self.others() if (holder.machine, holder.pid) != own]
 
+    def living(self, are_meant: Callable[[Holder], bool]) -> list[Holder]:
+        """Those of the others that are meant and alive.
+
+        One that was killed on another machine seems to hold its lease for a minute yet: this waits until its heartbeat
+        moves, or it is gone. One on this machine tells at once.
+        """
+        began, beats = time.monotonic(), dict[str, float]()
+        while found := [other for other in self.others() if are_meant(other)]:
+            if any(other.machine == self.holder.machine for other in found):
+                return found
+            now = {entry.name: entry.modified_s for entry in objects.entries(self._location, FOLDER)}
+            moved = [
+                other
+                for other in found
+                if (beat := now.get(f"{FOLDER}/{other.id}.json")) and beat != beats.setdefault(other.id, beat)
+            ]
+            if moved or time.monotonic() - began > 2 * EXPIRES_S:
+                return moved or found
+            if len(beats) and time.monotonic() - began < _LOOK_S:
+                talk.print(f"{found[0]} was at work here; looking for up to a minute whether it still is")
+            time.sleep(_LOOK_S)
+            if self._thread is None:
+                self._write("asking")  # so that ages are told by a heartbeat of now
+        return []
+
     def check(self) -> None:
         """
         Raises:
@@ -159,6 +194,19 @@ class Lease:
         far = {} if now is None else asdict(now)
         return {**asdict(self.holder), **far, "state": state, "heartbeat": datetime.now(UTC).isoformat()}
 
+    def told(self) -> None:
+        """Say in the run's note at once how far it is: something was committed."""
+        self._note()
+
+    def _earlier(self) -> meter.Held:
+        """What earlier drivers of this very run held of machines."""
+        data = objects.read(self._location, f"runs/{self.holder.run}/{NOTE}") if self.holder.run else None
+        try:
+            found = json.loads(data or b"{}")
+            return meter.Held(float(found.get("held_core_s", 0)), float(found.get("held_gpu_s", 0)))
+        except (ValueError, TypeError, AttributeError):
+            return meter.Held()  # a note that was cut off
+
     def _note(self, ended: str = "", error: str = "") -> None:
         """How far the run is, or how it ended; the last that it counted stays."""
         if not self.holder.run:
@@ -166,7 +214,9 @@ class Lease:
         document = self._document("held")
         if document["doing"]:
             self._far = {name: document[name] for name in ("doing", "done", "total", "rate")}
-        document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS]}
+        spent = meter.held() - self._held
+        document |= {"held_core_s": round(spent.core_s, 3), "held_gpu_s": round(spent.gpu_s, 3)}
+        document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS], "counts": dict(self.counts())}
         with suppress(OSError, StoreError):  # a note; on a full disk the run's own error says more
             objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode())
 
@@ -178,6 +228,11 @@ class Lease:
             seen = {other.id: other for other in [*self.others(), *self.others()] if other.exclusive}
             rivals = sorted(seen.values(), key=lambda other: other.id)
             held = [other for other in rivals if other.state == "held"]
+            if held:
+                held = self.living(lambda other: other.exclusive and other.state == "held")
+                if not held:
+                    deadline = time.monotonic() + _ASK_FOR_S
+                    continue
             if not rivals:
                 self._write("held")
                 return

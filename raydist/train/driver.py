@@ -149,4 +149,8 @@ def _workers(section: Train, resources: runtime.Resources) -> tuple[int, str]:
     if count > max(1, offered):
         kind = "GPUs" if gpu else "CPUs"
         raise ResourceError(f"train.workers={count}, but the cluster has {offered:g} {kind} for them: lower it")
+    if gpu and count > resources.gpus:
+        talk.print(
+            f"train: asks for {count} GPUs; the cluster has {resources.gpus:g} now, and waits until it has grown"
+        )
     return count, "cuda" if gpu else "cpu"
