@@ -56,9 +56,10 @@ def run(config: Config, request: Request) -> Report:
     settings.open_existing(location)
     model = choice.to_search(location, config.embed.model, config.embed.adapter)
     reference = _reference(location, request.against, model)
-    decisions.record(location, request.said(reference.name), request.by)
     name = new_run(STAGE)
     with lease.Lease(location, STAGE, run=name) as held:
+        # A server that keeps no writers apart was refused before, and `forget` is not at work.
+        decisions.record(location, request.said(reference.name), request.by)
         _refuse_twin(held)
         stale.repair_unless_scanning(location)
         sweep_scratch(location, f"{STAGE}-*")  # no other one is at work
@@ -99,7 +100,7 @@ def _reference(location: str, against: str | None, model: Stored) -> Reference:
 
 
 def _refuse_twin(held: lease.Lease) -> None:
-    twins = [holder for holder in held.others() if holder.verb == STAGE]
+    twins = held.living(lambda holder: holder.verb == STAGE)
     if twins:
         raise StoreError(f"{twins[0]} finds duplicates in this archive already: wait for it, or stop it")
 
