@@ -8,7 +8,9 @@ Promises  exact: fingerprints are compared, not hashed. At most some 8 million c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +31,7 @@ _BATCH = 131_072
 _AHEAD = 2**26
 """Bytes that Lance reads ahead of what is asked for; two gigabytes if it is not told."""
 _MOST_BITS = 12
+_THREADS = 2
 
 Ints = NDArray[np.int64]
 
@@ -73,21 +76,20 @@ class Keyed:
 
     def find(self, keys: Ints, fingerprints: Ints) -> tuple[Ints, Ints]:
         """Pairs (row of these, row of the given) of one key and fingerprint."""
-        rows = np.arange(len(keys))
-        at, order = np.empty(len(keys), np.int64), np.argsort(keys)
+        found: list[tuple[Ints, Ints]] = [(_EMPTY.keys, _EMPTY.keys)]
+        rows, order = np.arange(len(keys)), np.argsort(keys)
+        at = np.empty(len(keys), np.int64)
         at[order] = np.searchsorted(self._keys, keys[order])  # sorted ones are found in a fraction of the time
-        found: list[tuple[Ints, Ints]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-        while len(at):  # once, unless several of these have one key
-            inside = at < len(self._keys)
-            at, rows = at[inside], rows[inside]
-            same = self._keys[at] == keys[rows]
-            at, rows = at[same], rows[same]
-            own = self._order[at]
-            one, other = self.fingerprints.take(own, axis=0), fingerprints.take(rows, axis=0)
-            equal = one[:, 0] == other[:, 0]
+        while len(at) and len(self):  # once, unless several of these have one key
+            same = (self._keys.take(at, mode="clip") == keys) & (at < len(self))
+            if not same.all():
+                at, rows, keys, fingerprints = at[same], rows[same], keys[same], fingerprints[same]
+            own = self._order.take(at)
+            theirs = self.fingerprints.take(own, axis=0)
+            equal = theirs[:, 0] == fingerprints[:, 0]
             for word in range(1, WORDS):  # a quarter of the time of all(axis=1)
-                equal &= one[:, word] == other[:, word]
-            found.append((own[equal], rows[equal]))
+                equal &= theirs[:, word] == fingerprints[:, word]
+            found.append((own, rows) if equal.all() else (own[equal], rows[equal]))
             if self._unlike:
                 break
             at = at + 1
@@ -128,19 +130,30 @@ class Part(Keyed):
 
     def matches(self, side: str) -> Iterator[tuple[Ints, Ints]]:
         """Rows of that table that have a clip's key and fingerprint: which clip, and the row's numbers."""
-        for given in self._sides(side):
-            clips, rows = self.find(given.keys, given.prints)
+        for given, (clips, rows) in self._found(side):
             if len(clips):
                 yield clips, given.numbers[rows]
 
     def lacking(self, side: str) -> Iterator[list[tuple[int, str | None]]]:
         """Rows of that table whose clip is gone or has another fingerprint: their keys and fingerprints."""
-        for given in self._sides(side):
+        for given, (_, rows) in self._found(side):
             lacking = np.ones(len(given.keys), np.bool_)
-            lacking[self.find(given.keys, given.prints)[1]] = False
+            lacking[rows] = False
             if lacking.any():
                 texts = self.prints.texts(given.prints[lacking]).to_pylist()
                 yield list(zip(given.keys[lacking].tolist(), texts, strict=True))
+
+    def _found(self, side: str) -> Iterator[tuple[Rows, tuple[Ints, Ints]]]:
+        """Rows of that table with their clips, in the order of the table; looked up in threads, which leave Python."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[tuple[Rows, Future[tuple[Ints, Ints]]]] = deque()
+            for given in self._sides(side):
+                waiting.append((given, pool.submit(self.find, given.keys, given.prints)))
+                if len(waiting) > _THREADS:
+                    rows, found = waiting.popleft()
+                    yield rows, found.result()
+            for rows, found in waiting:
+                yield rows, found.result()
 
 
 def parts(
