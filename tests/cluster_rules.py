@@ -264,6 +264,8 @@ def launcher(text: str) -> list[str]:
     options = prepared["docker"]["run_options"]
     if "--env RAY_AUTH_MODE=token" not in options or "/home/ray/.ray/auth_token" not in prepared["file_mounts"]:
         faults.append("no token: anyone who reaches the head could submit jobs")
+    if not any(re.fullmatch(r"--env RAY_local_fs_capacity_threshold=0\.[0-8]\d*", option) for option in options):
+        faults.append("Ray may fill the machine's disk: RAY_local_fs_capacity_threshold is not set to less than 0.9")
     faults += [f"docker: {option}" for option in options if re.search(r"--privileged|--user[ =]0|root", option)]
     faults += [f"a literal secret: {option.partition('=')[0]}" for option in options if _literal_secret(option)]
     head = " ".join(prepared["head_start_ray_commands"])

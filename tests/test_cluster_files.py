@@ -187,6 +187,7 @@ LAUNCHER_FAULTS = [
     ("gcp", "/home/ray/.ray/auth_token: ~/.ray/auth_token", "/home/ray/a: ~/a", "no token"),
     ("on-premises", "ssh_user:", "user:", "user"),
     ("on-premises", "min_workers: 2", "min_workers: 0", "machines stay out"),
+    ("on-premises", "capacity_threshold=0.8", "capacity_threshold=1.0", "may fill the machine's disk"),
     ("on-premises", "raydist:0.1.0-cuda", "raydist:0.0.1-cuda", "not of raydist"),
     ("on-premises", "--env-file /etc/raydist/object-store.env", "--privileged", "--privileged"),
     ("on-premises", "--dashboard-host=127.0.0.1", "", "127.0.0.1"),

@@ -1,8 +1,8 @@
 """What runs cost: hours of cores and GPUs that they held, and of those that worked, and money where prices are known.
 
 Held are all machines of the cluster while a run was there, whether they worked or waited: that is what is paid. A
-cluster's head without cores for work, and machines between two runs, are not among them; two runs at the same time on one
-cluster both hold it.
+cluster's head without cores for work, and machines between two runs, are not among them; two runs at the same time on
+one cluster both hold it.
 """
 
 from __future__ import annotations
