@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,16 @@ class TestOnNodes:
         monkeypatch.setattr(arrival, "answer", needs_what_is_missing)
         with pytest.raises(ResourceError, match=r"cannot run raydist \(.*nothing_of_that_name"):
             arrival.check(job(archive), {})
+
+    def test_what_goes_wrong_before_the_verb_is_a_message(self, tmp_path: Path) -> None:
+        """Here a path that no file system takes."""
+        document = {"job": "a-job", **job(f"{tmp_path}/{'x' * 300}")}
+        (tmp_path / "raydist_job.json").write_text(json.dumps(document))
+        words = [sys.executable, "-m", "raydist.cli.job", "raydist_job.json"]
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        ended = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "error: OSError" in ended.stderr
+        assert "Traceback" not in ended.stderr
