@@ -27,7 +27,7 @@ def main(file: str) -> None:
     def checked_and_run() -> None:
         with runtime.session(Ray()):
             arrival.check(job, arrival.places_of(job["archive"], _overrides(job)))
-            talk.print("checked: every node that is there sees the archive and what was named")
+            talk.print("checked: every node sees the archive and what was named")
             with marks.marked():  # within the session, which sends what workers print to stderr
                 cli.main(list(job["arguments"]))
 
