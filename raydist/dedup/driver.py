@@ -58,7 +58,7 @@ def run(config: Config, request: Request) -> Report:
     reference = _reference(location, request.against, model)
     name = new_run(STAGE)
     with lease.Lease(location, STAGE, run=name) as held:
-        # A server that keeps no writers apart was refused before, and `forget` is not at work.
+        # Within the lease: a store that keeps no writers apart was refused before.
         decisions.record(location, request.said(reference.name), request.by)
         _refuse_twin(held)
         stale.repair_unless_scanning(location)

@@ -35,6 +35,7 @@ from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
 
 from raydist.errors import StoreError
+from raydist.store import objects
 from raydist.store.location import is_uri, join, table_uri
 from raydist.store.patience import Patience
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
@@ -163,6 +164,7 @@ class Committer:
         self.conflicts = 0
         """Commits that were redone because another writer came first."""
         self._uri = table_uri(location, table)
+        objects.require_create(location)
         self._insist(lambda: create_table(location, table, schema))
         self._known: set[str] = set()
         if version:

@@ -6,8 +6,8 @@ Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` 
           how far it was when its process died
 Promises  of any number of exclusive leases asked for at once, one is held; a holder that died, or whose heartbeat is
           older than 60 s, holds nobody up: one on another machine is looked at until its heartbeat moves or is
-          that old, so a job that is submitted again on another node need not fail. Commits do not need a lease to be right: it keeps two scans apart, and
-          clean-up away from writers
+          that old, so a job that is submitted again on another node need not fail. Commits do not need a lease to be
+          right: it keeps two scans apart, and clean-up away from writers
 
 An exclusive lease is asked for, then held. Whoever asks writes its file first and looks afterwards, so of two that ask
 at once at least one sees the other: the one with the smaller id goes on waiting, the other withdraws and asks again.
@@ -162,7 +162,7 @@ class Lease:
             ]
             if moved or time.monotonic() - began > 2 * EXPIRES_S:
                 return moved or found
-            if len(beats) and time.monotonic() - began < _LOOK_S:
+            if time.monotonic() - began < _LOOK_S:
                 talk.print(f"{found[0]} was at work here; looking for up to a minute whether it still is")
             time.sleep(_LOOK_S)
             if self._thread is None:

@@ -172,6 +172,8 @@ def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, mo
         for begin in (lambda: Lease(bucket, "embed").__enter__(), lambda: settings.create_or_open(f"{bucket}2", {})):
             with pytest.raises(StoreError, match=rf"{bad.url}.*twice.*If-None-Match.*expected"):
                 begin()
+        with pytest.raises(StoreError, match=r"twice.*If-None-Match"):
+            commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
         assert settings.exists(bucket), "reading goes on"
         assert not settings.exists(f"{bucket}2")
         assert holders(bucket) == []

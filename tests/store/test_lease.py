@@ -75,9 +75,7 @@ def test_a_holder_on_another_host_is_void_when_its_heartbeat_stops(location: str
     assert 0.5 < time.monotonic() - began < 30
 
 
-def test_a_holder_on_another_host_whose_heart_beats_is_told_of(
-    location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_holder_on_another_host_whose_heart_beats_is_told_of(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_LOOK_S", 0.2)
     with Lease(location, "scan", exclusive=True) as own:
         document = json.loads((Path(location) / lease.FOLDER / f"{own.holder.id}.json").read_text())
