@@ -54,7 +54,7 @@ class Spool:
         of = ((rows.keys >> (64 - self._bits)) + 2 ** (self._bits - 1)).astype(np.uint16)
         order = np.argsort(of, kind="stable")
         counts = np.bincount(of, minlength=len(self._places)) * self._width
-        place, left = self._file.tell(), memoryview(records[order]).cast("B")
+        place, left = self._file.tell(), records[order].data.cast("B")
         with _told():
             while left:
                 left = left[self._file.write(left) :]

@@ -19,7 +19,7 @@ from store import tables
 
 from raydist.clips.signature import HASH_VERSION
 from raydist.errors import StoreError
-from raydist.store import commit, read, schema, stale
+from raydist.store import commit, frames, read, schema, stale
 from raydist.store.books import ModelBooks, books
 from raydist.store.join import Keyed, Part, Side, parts
 from raydist.store.pending import pending_clips
@@ -153,6 +153,18 @@ def test_a_failed_clip_counts_under_the_newest_of_its_reasons(
         assert counted.embeddings[tables.MODEL] == ModelBooks(
             rows=0, failed=len(newest), pending=len(clips) - len(newest)
         )
+
+
+def test_what_is_known_of_some_clips_is_told_in_their_order(location: str) -> None:
+    some = pa.table({"clip_key": [9, -4, 7, 1], "fingerprint": [HEX, "a", HEX, "b"]})
+    failed = [(9, HEX), (7, "old"), (1, "b"), (-4, "a"), (None, None)]
+    write_failures(location, failed, stage="frames", model_key="", reason=["x", "x", "", "y", "z"])
+    write_failures(location, [(7, HEX)], stage="other", model_key="")
+    append(location, "signatures", tables.signatures([1, 7, 9], ["a", HEX, HEX], HASH_VERSION))
+    known = frames.known(location, "", some, hash_version=HASH_VERSION, stages=["frames"])
+    assert known.reasons == ["x", "y", "", "unknown"]
+    assert known.signed.tolist() == [True, False, True, False]
+    assert known.cached.tolist() == [False] * 4
 
 
 def test_an_archive_in_a_bucket_is_joined_in_ranges(bucket: str) -> None:
