@@ -19,10 +19,12 @@ from hashlib import blake2b, md5
 from pathlib import Path
 from typing import Any
 
+from raydist.errors import AwayError
 from raydist.records import Report
 from raydist.rendering import as_json
 from raydist.store import buckets, objects
 from raydist.store.location import folder, is_uri
+from raydist.store.patience import Patience
 
 FOLDER = "runs"
 SCRATCH = "join"
@@ -138,7 +140,14 @@ def save(report: Report, location: str) -> None:
     times = {"began": ended - timedelta(seconds=report.seconds), "ended": ended}
     document = as_json(report) | {name: moment.isoformat(timespec="milliseconds") for name, moment in times.items()}
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-    objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
+    patience = Patience(tries=1)
+    while True:
+        try:
+            objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
+            return
+        except AwayError as error:  # a night's work is told after a restart of the server too
+            if not patience.bears(error):
+                raise
 
 
 def _stored(location: str, run: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,8 +24,9 @@ from stores import ENVIRONMENT, fill
 
 from raydist.dedup import scratch, shared
 from raydist.errors import AwayError, RaydistError, StoreError
+from raydist.records import Report
 from raydist.search.cutoff import calibrated
-from raydist.store import buckets, commit, credentials, models, objects, patience, read, runs, settings
+from raydist.store import buckets, commit, compact, credentials, models, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
 from raydist.store.manifest import Manifest
@@ -145,6 +146,28 @@ def test_an_adapter_comes_when_it_is_loaded_and_whole(bucket: str, s3: Loopback)
     objects.replace(bucket, "runs/r1/adapter/adapter_model.safetensors", b"trained anew")
     models.brought(bucket, model.adapter)
     assert (place / "adapter_model.safetensors").read_text() == "trained anew"
+
+
+def test_what_fails_when_all_rows_are_in_is_a_note(bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in range(9):
+        commit.append(bucket, "clips", tables.clips([key]), tables.clips([]).schema)
+    manifest = Manifest.of_run(bucket, "embed-1").write([pa.table({"a": [1]})])
+    notes: list[str] = []
+    with Lease(bucket, "embed") as held:
+        s3.fail("status", float("inf"), status=403, where=lambda asked: asked.method != "GET")
+        with compact.tidying(notes):
+            compact.compact_if_alone(bucket, "clips", held)
+        manifest.remove()
+        s3.heal()
+    (note,) = notes
+    assert "not tidied, the next run does it" in note
+    assert read.count_rows(bucket, "clips") == 9
+    monkeypatch.setattr(patience, "_AWAY_FOR_S", 30.0)
+    s3.fail("status", 20, status=503, where=lambda asked: asked.path.endswith("report.json"))
+    runs.save(Report(stage="embed", run="embed-1", seconds=1.0, counts={}), bucket)
+    assert "embed-1/report.json" in runs.listed(bucket, "**/*")
+    Manifest.sweep(bucket, list)
+    assert runs.listed(bucket, "**/*") == ["embed-1/report.json"]
 
 
 def test_a_manifest_in_a_bucket_is_read_and_swept(bucket: str) -> None:
