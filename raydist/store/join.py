@@ -172,11 +172,11 @@ def parts(
     """
     prints, count = Prints(), clips.count_rows()
     own = Side(dataset=clips, columns=("_rowaddr",) * addresses, numbers=_addresses if addresses else None)
-    bits = min(_MOST_BITS, max(0, -(-count // part_clips) - 1).bit_length())
-    if not bits:
-        whole = _whole(_read(own, prints), count)
-        yield Part(whole, prints, lambda name: _read(sides[name], prints))
+    if count <= part_clips:
+        yield Part(_whole(_read(own, prints), count), prints, lambda name: _read(sides[name], prints))
         return
+    # Half as many in a range: the caller holds one while the next is read.
+    bits = min(_MOST_BITS, (-(-2 * count // part_clips) - 1).bit_length())
     with ExitStack() as files:
         spooled = {}
         for name, side in {"": own, **sides}.items():
@@ -184,7 +184,8 @@ def parts(
             for rows in _read(side, prints):
                 spooled[name].add(rows)
         for number in range(2**bits):
-            yield Part(_whole(spooled[""].rows(number)), prints, partial(_of_range, spooled, number))
+            there = spooled[""]
+            yield Part(_whole(there.rows(number), there.count(number)), prints, partial(_of_range, spooled, number))
 
 
 def _of_range(spooled: Mapping[str, Spool], number: int, name: str) -> Iterator[Rows]:
@@ -207,15 +208,12 @@ def _batches(side: Side) -> Iterator[pa.RecordBatch]:
         yield batch.filter(pc.is_valid(batch["clip_key"])) if batch["clip_key"].null_count else batch
 
 
-def _whole(batches: Iterator[Rows], count: int | None = None) -> Rows:
-    """All rows in one; written in place where it is known how many they are."""
-    if count is None:
-        held = list(batches) or [_EMPTY]
-        return Rows(*(np.concatenate(column) for column in zip(*held, strict=True)))
-    keys, prints, numbers, at = np.empty(count, np.int64), np.empty((count, WORDS), np.int64), _EMPTY.numbers, 0
+def _whole(batches: Iterator[Rows], most: int) -> Rows:
+    """All rows in one, each written to its place; no more than `most`."""
+    keys, prints, numbers, at = np.empty(most, np.int64), np.empty((most, WORDS), np.int64), _EMPTY.numbers, 0
     for rows in batches:
         if not at:
-            numbers = np.empty((count, rows.numbers.shape[1]), np.int64)
+            numbers = np.empty((most, rows.numbers.shape[1]), np.int64)
         stop = at + len(rows.keys)
         keys[at:stop], prints[at:stop], numbers[at:stop] = rows
         at = stop

@@ -62,6 +62,10 @@ class Spool:
             self._places[number].append((place, int(counts[number])))
             place += 8 * int(counts[number])
 
+    def count(self, number: int) -> int:
+        """How many rows are in a range."""
+        return sum(count for _, count in self._places[number]) // max(1, self._width)
+
     def rows(self, number: int) -> Iterator[Rows]:
         """The rows of one range, in the order in which they came; the ranges are in the order of their keys."""
         held: list[NDArray[np.int64]] = []
