@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +43,7 @@ _AWAY = re.compile(
     re.IGNORECASE,
 )
 _OF_SERVER = re.compile(r"status code|Generic (?:S3|GCS) error|LanceError\(IO\)|<Error>|<\?xml", re.IGNORECASE)
+_OWN_ENDPOINT = re.compile(r"endpoint_url\s*=\s*(\S+)")
 _DENIED = re.compile(
     r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|Unauthenticated|"
     r"status code: 40[13]|necessary privileges|credentials|Missing SecretAccessKey|Missing AccessKeyId",
@@ -134,20 +135,53 @@ def server_of(location: str) -> str:
     return repr(address.public(server)) if server else "Amazon S3"
 
 
+def endpoint_of_profile() -> str:
+    """The S3 server that the profile in use names, "" if none."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return ""
+    return _endpoint(os.environ.get("AWS_PROFILE", ""), *((file, _changed(file)) for file in _files()))
+
+
+@lru_cache(maxsize=4)
+def _endpoint(name: str, *files: tuple[str, int]) -> str:
+    del files  # what was read of them holds until they change
+    try:
+        profile = _profile(name)
+    except StoreError:  # told where its keys are needed
+        return ""
+    own = _OWN_ENDPOINT.search(_section(_files()[1], f"services {profile.get('services', '')}").get("s3", ""))
+    return own[1] if own else profile.get("endpoint_url", "")
+
+
+def _changed(file: str) -> int:
+    try:
+        return Path(file).expanduser().stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _files() -> tuple[str, str]:
+    """Of credentials, and of settings."""
+    return (
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+    )
+
+
+def _section(file: str, title: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser()
+    with suppress(OSError, configparser.Error):
+        parser.read_string(Path(file).expanduser().read_text(encoding="utf-8"))
+    return dict(parser.items(title)) if parser.has_section(title) else {}
+
+
 def _profile(name: str) -> dict[str, str]:
     """Settings of a profile (empty: the default one) in the shared files; {} if there is none."""
-    files = {
-        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"): name or "default",
-        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"): f"profile {name}" if name else "default",
-    }
+    files = _files()
     found: dict[str, str] = {}
-    for file, section in files.items():
-        parser = configparser.RawConfigParser()
-        with suppress(OSError, configparser.Error):
-            parser.read_string(Path(file).expanduser().read_text(encoding="utf-8"))
+    for file, section in zip(files, (name or "default", f"profile {name}" if name else "default"), strict=True):
         for title in (section, name):
-            if title and parser.has_section(title):
-                found = {**dict(parser.items(title)), **found}
+            found = {**(_section(file, title) if title else {}), **found}
     if name and not found:
         raise StoreError(
             f"AWS_PROFILE={name!r}: there is no such profile in {' or '.join(files)}; correct the name, or unset it"

@@ -283,6 +283,37 @@ def test_keys_come_from_a_profile_too(
     assert "needs boto3" in refused(lambda: objects.read(f"{bucket}-beside", "b"))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_profile_names_its_server_too(
+    bucket: str, s3: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    server = "services = here\n\n[services here]\ns3 =\n  endpoint_url = {}\n" if own else "endpoint_url = {}\n"
+    file = tmp_path / "config"
+    file.write_text(f"[profile minio]\nregion = us-east-1\n{server.format(s3.url)}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "minio")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "")
+    objects.replace(bucket, "a", b"1")
+    commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
+    assert read.count_rows(bucket, "clips") == 3
+    assert any(asked.method == "PUT" for asked in s3.asked)
+
+
+def test_working_copies_are_of_one_server_and_follow_it(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects.replace(bucket, "runs/r1/adapter/a", b"1")
+    objects.replace(bucket, "runs/r1/adapter/b", b"2")
+    objects.replace(bucket, "runs/r1/.published.json", b"{}")
+    place = runs.fetch(bucket, "r1")
+    assert (place / ".published.json").read_bytes() != b"{}"
+    (place / "b-own").write_text("stays")
+    objects.delete(bucket, "runs/r1/adapter/a")
+    runs.fetch(bucket, "r1")
+    assert sorted(file.name for file in place.glob("**/[!.]*") if file.is_file()) == ["b", "b-own"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert runs.run_folder(bucket, "r1") != place
+
+
 def test_the_servers_address_has_one_meaning_for_all_clients(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
