@@ -32,6 +32,7 @@ _TRIES: dict[str, Any] = {
 }
 _CONNECT_S = timedelta(seconds=5)
 _READ_S = timedelta(seconds=30)
+_SOON_S = timedelta(seconds=5)
 _PIECE = 4 << 20
 _BROKEN_OFF = 6
 
@@ -52,16 +53,20 @@ def create(location: str, name: str, data: bytes) -> bool:
     return _asked(location, put)
 
 
-def replace(location: str, name: str, data: bytes | Path) -> str:
-    """Write an object, or a file as one, whether or not it is there; its new ETag."""
+def replace(location: str, name: str, data: bytes | Path, *, soon: bool = False) -> str:
+    """Write an object, or a file as one, whether or not it is there; its new ETag.
+
+    Args:
+        soon: within seconds or not at all.
+    """
     if isinstance(data, Path):
         data.open("rb").close()  # a file that is gone, or may not be read, is no matter of the bucket's
-    return _asked(location, lambda store: str(store.put(name, data)["e_tag"] or ""))
+    return _asked(location, lambda store: str(store.put(name, data)["e_tag"] or ""), soon=soon)
 
 
-def read(location: str, name: str) -> bytes | None:
-    """An object's bytes, None if there is none."""
-    return _asked(location, lambda store: _unless_missing(lambda: bytes(store.get(name).bytes())))
+def read(location: str, name: str, *, soon: bool = False) -> bytes | None:
+    """An object's bytes, None if there is none; `soon` as for `replace`."""
+    return _asked(location, lambda store: _unless_missing(lambda: bytes(store.get(name).bytes())), soon=soon)
 
 
 def download(location: str, name: str, path: Path) -> str:
@@ -163,7 +168,7 @@ def client() -> Any:
     return obstore
 
 
-def _asked(location: str, call: Callable[[Any], T]) -> T:
+def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False) -> T:
     """What `call` gives of the store below `location`; what it raises becomes a StoreError."""
     errors = client().exceptions
     prepare(location)
@@ -172,7 +177,7 @@ def _asked(location: str, call: Callable[[Any], T]) -> T:
     number = 0
     while True:
         try:
-            return call(_opened(location, known))
+            return call(_opened(location, known, soon))
         except (errors.BaseError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of this machine's disk
@@ -186,17 +191,18 @@ def _asked(location: str, call: Callable[[Any], T]) -> T:
 
 
 @lru_cache(maxsize=16)
-def _opened(location: str, known: tuple[tuple[str, str], ...]) -> Any:
+def _opened(location: str, known: tuple[tuple[str, str], ...], soon: bool) -> Any:
     del known
     bucket, _, prefix = location.partition("://")[2].partition("/")
-    options: dict[str, Any] = {"connect_timeout": _CONNECT_S, "timeout": _READ_S}
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_S, "timeout": _SOON_S if soon else _READ_S}
+    retries = {**_TRIES, "max_retries": 0} if soon else _TRIES
     if address.scheme_of(location) == "gs":
         made = client().store.GCSStore
-        return made(bucket, prefix=prefix or None, client_options=options, retry_config=_TRIES)
+        return made(bucket, prefix=prefix or None, client_options=options, retry_config=retries)
     if os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true":
         options["allow_http"] = True
     return client().store.S3Store(
-        bucket, prefix=prefix or None, client_options=options, retry_config=_TRIES, **credentials.of_s3(bucket)
+        bucket, prefix=prefix or None, client_options=options, retry_config=retries, **credentials.of_s3(bucket)
     )
 
 

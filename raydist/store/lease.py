@@ -184,10 +184,10 @@ class Lease:
     def _name(self) -> str:
         return f"{FOLDER}/{self.holder.id}.json"
 
-    def _write(self, state: str) -> None:
-        objects.replace(self._location, self._name, json.dumps(self._document(state)).encode())
+    def _write(self, state: str, *, soon: bool = False) -> None:
+        objects.replace(self._location, self._name, json.dumps(self._document(state)).encode(), soon=soon)
         if state == "held":
-            self._note()
+            self._note(soon=soon)
 
     def _document(self, state: str) -> dict[str, Any]:
         now = current()
@@ -207,7 +207,7 @@ class Lease:
         except (ValueError, TypeError, AttributeError):
             return meter.Held()  # a note that was cut off
 
-    def _note(self, ended: str = "", error: str = "") -> None:
+    def _note(self, ended: str = "", error: str = "", *, soon: bool = False) -> None:
         """How far the run is, or how it ended; the last that it counted stays."""
         if not self.holder.run:
             return
@@ -218,7 +218,7 @@ class Lease:
         document |= {"held_core_s": round(spent.core_s, 3), "held_gpu_s": round(spent.gpu_s, 3)}
         document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS], "counts": dict(self.counts())}
         with suppress(OSError, StoreError):  # a note; on a full disk the run's own error says more
-            objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode())
+            objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode(), soon=soon)
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + _ASK_FOR_S
@@ -247,14 +247,17 @@ class Lease:
             time.sleep(random.uniform(0.01, 0.1))
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
+        wait = HEARTBEAT_S
+        while not self._stop.wait(wait):
+            # One request that hangs must not cost the lease: soon or not at all, and then soon again.
             try:
-                if self.holder.exclusive and objects.read(self._location, self._name) is None:
+                if self.holder.exclusive and objects.read(self._location, self._name, soon=True) is None:
                     self._lost = True
                     return
-                self._write("held")
+                self._write("held", soon=True)
+                wait = HEARTBEAT_S
             except (StoreError, OSError):
-                continue  # the store is away: the next beat tries again, and another may take the lease meanwhile
+                wait = min(_LOOK_S, HEARTBEAT_S)  # the store is away, and another may take the lease meanwhile
 
 
 def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> list[Holder]:

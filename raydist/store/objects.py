@@ -48,20 +48,20 @@ def create(location: str, name: str, data: bytes) -> bool:
     return True
 
 
-def replace(location: str, name: str, data: bytes) -> None:
-    """Write a file, whether or not it is there."""
+def replace(location: str, name: str, data: bytes, *, soon: bool = False) -> None:
+    """Write a file, whether or not it is there; `soon`: within seconds or not at all, where it is an object."""
     if is_uri(location):
-        buckets.replace(location, name, data)
+        buckets.replace(location, name, data, soon=soon)
         return
     path = _path(location, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     _written(path, data).replace(path)
 
 
-def read(location: str, name: str) -> bytes | None:
-    """A file's bytes, None if there is none."""
+def read(location: str, name: str, *, soon: bool = False) -> bytes | None:
+    """A file's bytes, None if there is none; `soon` as for `replace`."""
     if is_uri(location):
-        return buckets.read(location, name)
+        return buckets.read(location, name, soon=soon)
     try:
         return _path(location, name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -18,19 +18,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from loopback import Loopback
+from loopback import Loopback, wait_for
 from store import tables
 from stores import ENVIRONMENT, fill
 
+from raydist.clips.decoder import Geometry
+from raydist.config import Config
 from raydist.dedup import scratch, shared
 from raydist.errors import AwayError, RaydistError, StoreError
-from raydist.records import Report
+from raydist.records import Limits, Report
 from raydist.search.cutoff import calibrated
-from raydist.store import buckets, commit, compact, credentials, models, objects, patience, read, runs, settings
+from raydist.store import buckets, commit, compact, credentials, lease, models, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
 from raydist.store.manifest import Manifest
 from raydist.store.tables import lance_errors, open_table
+from raydist.train import journal
+from raydist.train.sender import Sender
+from raydist.train.task import Task
 
 WRITER = Path(__file__).with_name("writer.py")
 SECRET = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
@@ -186,6 +191,17 @@ def test_leases_in_a_bucket_exclude(bucket: str) -> None:
         assert [holder.verb for holder in own.others()] == ["dedup"]
         assert other.others()[0].id == own.holder.id
     assert holders(bucket) == []
+
+
+def test_a_heartbeat_that_hangs_is_followed_by_another_soon(
+    bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
+    with Lease(bucket, "embed"):
+        s3.fail("stall", 1, where=lambda asked: asked.method == "PUT" and "/writers/" in asked.path)
+        began = time.monotonic()
+        wait_for(lambda: len([asked for asked in s3.asked if "/writers/" in asked.path]) > 3)
+        assert time.monotonic() - began < 15
 
 
 def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +436,29 @@ def test_a_full_disk_of_this_machine_is_not_the_buckets(bucket: str) -> None:
         buckets.download(bucket, "a", Path("/dev/full"))
     with pytest.raises(FileNotFoundError):
         buckets.replace(bucket, "b", Path("/nowhere/b"))
+
+
+def test_what_a_training_wrote_last_is_sent_when_it_ends(bucket: str, s3: Loopback) -> None:
+    task = Task(
+        location=bucket,
+        run="r1",
+        folder=f"{bucket}/runs/r1",
+        model="tiny",
+        section=Config().train,
+        geometry=Geometry(frames=8, sampling="exact", size_px=224, resize="crop"),
+        places={},
+        limits=Limits(),
+        threads=1,
+        device="cpu",
+        facts={},
+    )
+    sender = Sender(task)
+    (sender.folder / journal.FILE).write_text("the loss is NaN")
+    sender.close()
+    assert objects.read(bucket, f"runs/r1/{journal.FILE}") == b"the loss is NaN"
+    away = Sender(task)
+    s3.fail("status", float("inf"), status=403)
+    away.close()  # the run's own error says more
 
 
 def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -> None:
