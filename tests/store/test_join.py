@@ -6,6 +6,7 @@ import resource
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -153,6 +154,28 @@ def test_a_failed_clip_counts_under_the_newest_of_its_reasons(
         assert counted.embeddings[tables.MODEL] == ModelBooks(
             rows=0, failed=len(newest), pending=len(clips) - len(newest)
         )
+
+
+def test_the_books_balance_at_every_moment_of_a_run(location: str) -> None:
+    wide = [(number - 50) * 2**57 for number in range(100)]
+    append(location, "clips", tables.clips(wide, HEX))
+    commit.Committer(location, tables.TABLE, KIND)
+
+    def run() -> None:
+        for start in range(0, 100, 5):
+            append(location, tables.TABLE, tables.embeddings(wide[start : start + 4], HEX))
+            append(location, "failures", tables.failures(wide[start + 3 : start + 5], HEX))
+
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        while not running.done():
+            seen.append(books(location, part_clips=30 if len(seen) % 2 else 1_000).embeddings[tables.MODEL])
+        running.result()
+    seen.append(books(location).embeddings[tables.MODEL])
+    assert {found.rows + found.failed + found.pending for found in seen} == {100}
+    assert [found.rows for found in seen] == sorted(found.rows for found in seen)
+    assert seen[-1] == ModelBooks(rows=80, failed=20, pending=0)
 
 
 def test_what_is_known_of_some_clips_is_told_in_their_order(location: str) -> None:
