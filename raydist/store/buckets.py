@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,8 @@ _CONNECT_S = timedelta(seconds=5)
 _READ_S = timedelta(seconds=30)
 _SOON_S = timedelta(seconds=5)
 _PIECE = 4 << 20
+_NAMES = 1000
+"""Of objects, in a request."""
 _BROKEN_OFF = 6
 
 
@@ -94,6 +96,17 @@ def download(location: str, name: str, path: Path) -> str:
 def delete(location: str, name: str) -> None:
     """Delete an object; nothing happens if there is none."""
     _asked(location, lambda store: _unless_missing(lambda: store.delete(name)))
+
+
+def delete_all(location: str, names: Sequence[str]) -> None:
+    """Delete objects, a thousand a request where the server knows that; nothing happens for those that are gone."""
+    if address.scheme_of(location) != "s3":
+        for name in names:
+            delete(location, name)
+        return
+    for start in range(0, len(names), _NAMES):
+        some = list(names[start : start + _NAMES])
+        _asked(location, lambda store: _unless_missing(lambda: store.delete(some)))  # noqa: B023  # called at once
 
 
 def direct(location: str, prefix: str) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ def drop(location: str, table: str) -> None:
     if is_uri(location):
         files = [str(file["path"]) for file in buckets.below(location, f"{table}.lance")]
         # Versions first: a table without one is none, and nobody begins to read what is going.
-        for name in sorted(files, key=lambda name: "/_versions/" not in name):
-            buckets.delete(location, name)
+        for of_versions in (True, False):
+            buckets.delete_all(location, [name for name in files if ("/_versions/" in name) is of_versions])
         objects.delete(location, f"{_USED}/{table}")
         return
     shutil.rmtree(_folder(location, table), ignore_errors=True)

@@ -81,8 +81,7 @@ class Manifest:
     def remove(self) -> None:
         """Delete the files; the run is over. What stays because the storage is away is swept by the next run."""
         with suppress(StoreError, OSError):
-            for name in self._parts():
-                objects.delete(self.place, name)
+            objects.delete_all(self.place, self._parts())
             if not is_uri(self.place) and Path(self.place).is_dir():
                 Path(self.place).rmdir()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,15 @@ def delete(location: str, name: str) -> None:
         buckets.delete(location, name)
         return
     _path(location, name).unlink(missing_ok=True)
+
+
+def delete_all(location: str, names: Iterable[str]) -> None:
+    """Delete files; nothing happens for those that are not there."""
+    if is_uri(location):
+        buckets.delete_all(location, list(names))
+        return
+    for name in names:
+        delete(location, name)
 
 
 def entries(location: str, prefix: str) -> list[Entry]:

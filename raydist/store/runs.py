@@ -109,8 +109,8 @@ def discard(location: str, run: str, only: Sequence[str] = _ALL) -> None:
     place = run_folder(location, run)
     wanted = _patterns(only)
     if is_uri(location):
-        for name in [name for name, _ in _stored(location, run) if wanted.fullmatch(name)]:
-            buckets.delete(location, f"{FOLDER}/{run}/{name}")
+        names = [f"{FOLDER}/{run}/{name}" for name, _ in _stored(location, run) if wanted.fullmatch(name)]
+        buckets.delete_all(location, names)
     for path in sorted(place.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):

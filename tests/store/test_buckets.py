@@ -81,6 +81,20 @@ def test_small_files_are_there_replaced_listed_and_gone(bucket: str) -> None:
     assert objects.entries(bucket, "a") == []
 
 
+def test_many_files_go_at_once(bucket: str, s3: Loopback) -> None:
+    for number in range(12):
+        objects.replace(bucket, f"a/{number}", b"1")
+    s3.forget()
+    objects.delete_all(bucket, [f"a/{number}" for number in range(20)])
+    assert len(s3.asked) < 3
+    assert objects.entries(bucket, "a") == []
+    objects.delete_all(bucket, [])
+    fail_often(s3, 0.2)
+    objects.replace(bucket, "a/1", b"1")
+    objects.delete_all(bucket, ["a/1", "a/2"])
+    assert objects.entries(bucket, "a") == []
+
+
 def test_files_and_rows_are_right_while_a_fifth_of_all_requests_fails(bucket: str, s3: Loopback) -> None:
     met = fail_often(s3, 0.2)
     for number in range(5):
