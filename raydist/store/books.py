@@ -146,7 +146,7 @@ class _Ledger:
         failures: defaultdict[str, _Newest] = defaultdict(lambda: _Newest(len(part)))
         not_captioned = _marks(part)
         for clips, numbers in part.matches(_FAILURES):
-            for number in np.unique(numbers[:, 0]).tolist():
+            for number in _there(numbers):
                 stage, key, reason = self._names[number]
                 these = numbers[:, 0] == number
                 if stage == _CAPTION:
@@ -164,7 +164,7 @@ class _Ledger:
     def _add_captions(self, part: Part, failed: dict[str, NDArray[np.bool_]]) -> None:
         done = _marks(part)
         for clips, numbers in part.matches(_CAPTIONS):
-            for number in np.unique(numbers).tolist():
+            for number in _there(numbers):
                 done[self._names[number][0]][clips[numbers[:, 0] == number]] = True
         for origin in {*done, *failed}:
             self._captioned[origin][:2] += [done[origin].sum(), (failed[origin] & ~done[origin]).sum()]
@@ -220,16 +220,23 @@ class _Names:
         return self._of(batch["origin"])[:, None]
 
     def _of(self, *columns: pa.Array) -> NDArray[np.int64]:
-        if not len(columns[0]):
-            return np.empty(0, np.int64)
         coded = [column.fill_null("").dictionary_encode() for column in columns]
         combined = np.zeros(len(columns[0]), np.int64)
         for column in coded:
             combined = combined * len(column.dictionary) + column.indices.to_numpy()
-        _, first, places = np.unique(combined, return_index=True, return_inverse=True)
-        texts = zip(*(column.take(pa.array(first)).to_pylist() for column in columns), strict=True)
-        numbers = [self._numbers.setdefault(tuple(text or "" for text in row), len(self._numbers)) for row in texts]
-        return np.array(numbers, np.int64)[places]
+        rows = pa.array(combined).dictionary_encode()
+        left, texts = rows.dictionary.to_numpy(), []
+        for column in reversed(coded):
+            left, place = np.divmod(left, max(1, len(column.dictionary)))
+            texts.append(column.dictionary.take(pa.array(place)).to_pylist())
+        numbers = [self._numbers.setdefault(row, len(self._numbers)) for row in zip(*reversed(texts), strict=True)]
+        found: NDArray[np.int64] = np.array(numbers, np.int64)[rows.indices.to_numpy()]
+        return found
+
+
+def _there(numbers: NDArray[np.int64]) -> list[int]:
+    """Which of the few numbers of `_Names` are in the first column."""
+    return np.flatnonzero(np.bincount(numbers[:, 0])).tolist()
 
 
 def _marks(part: Part) -> defaultdict[str, NDArray[np.bool_]]:
