@@ -160,14 +160,30 @@ class Stored:
         return column.combine_chunks()
 
 
-def open_stored(location: str, table: str) -> Stored | None:
-    """The latest version of a table; None if there is none."""
+def open_stored(location: str, table: str, before: Stored | None = None) -> Stored | None:
+    """The latest version of a table; None if there is none.
+
+    Args:
+        before: what was opened earlier; given back where nothing was written since, so its keys are not read again.
+    """
     dataset = open_table(location, table)
     if dataset is None:
         return None
+    if (
+        before is not None
+        and before.version == dataset.version
+        and _first_file(before._dataset) == _first_file(dataset)
+    ):
+        return before
     with lance_errors(dataset.uri):
         rows = dataset.scanner(columns=["clip_key", "fingerprint"], scan_in_order=True).to_table()
     return Stored(version=dataset.version, _dataset=dataset, _index=Keyed.of(_as_batch(rows)))
+
+
+def _first_file(dataset: lance.LanceDataset) -> str:
+    """Tells a table from one that was dropped and made anew."""
+    fragments = dataset.get_fragments()
+    return str(fragments[0].metadata.files[0].path) if fragments else ""
 
 
 def _as_batch(rows: pa.Table) -> pa.RecordBatch:
