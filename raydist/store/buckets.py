@@ -12,10 +12,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from raydist import address
 from raydist.errors import AwayError, StoreError
@@ -129,6 +132,23 @@ def folders(location: str, prefix: str = "") -> list[str]:
     """The last names of what has objects below `prefix`, one level down."""
     found = _asked(location, lambda store: list(store.list_with_delimiter(prefix or None)["common_prefixes"]))
     return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+
+def now(location: str) -> float | None:
+    """The time by the server's clock, in seconds since 1970; None where it does not tell."""
+    prepare(location)
+    usual = {"s3": "https://s3.amazonaws.com", "gs": "https://storage.googleapis.com"}[address.scheme_of(location)]
+    server = (os.environ.get("AWS_ENDPOINT_URL") if usual.startswith("https://s3.") else None) or usual
+    try:
+        # Nothing is asked for but the head of whatever the answer is.
+        with urlopen(Request(server, method="HEAD"), timeout=_SOON_S.total_seconds()) as answer:
+            told = answer.headers["Date"]
+    except HTTPError as error:
+        told = error.headers["Date"]
+    except (OSError, ValueError):
+        return None
+    found = parsedate_tz(told or "")
+    return None if found is None else float(mktime_tz(found))
 
 
 def file_system(location: str) -> Any:

@@ -273,6 +273,9 @@ def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> l
     now = max((entry.modified_s for entry in entries), default=0.0)
     if not among_them:
         now = max(now, time.time())
+        if any(now - entry.modified_s > EXPIRES_S for entry in entries):
+            # By this machine's clock, which may be ahead of the store's: then all would seem to be dead.
+            now = max(max(entry.modified_s for entry in entries), objects.now(location))
     for entry in entries:
         data = objects.read(location, entry.name)
         holder = None if data is None else _parsed(data)

@@ -7,6 +7,7 @@ Promises  `create` succeeds for exactly one of any number of callers and nobody 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from raydist.store import buckets, credentials
 from raydist.store.location import folder, is_uri
 
 _PROBES = "probes"
+_STRAY_S = 3600.0
 _PROVEN: set[str] = set()
 """Of this process."""
 
@@ -103,6 +105,12 @@ def entries(location: str, prefix: str) -> list[Entry]:
     return found
 
 
+def now(location: str) -> float:
+    """The time by the clock of the store, in seconds since 1970; of this machine where the store does not tell."""
+    told = buckets.now(location) if is_uri(location) else None
+    return time.time() if told is None else told
+
+
 def require_create(location: str) -> None:
     """Make sure that `create`, and with it every commit, keeps writers apart; a folder always does.
 
@@ -114,6 +122,9 @@ def require_create(location: str) -> None:
         return
     name = f"{_PROBES}/{uuid.uuid4().hex}"
     buckets.create(location, name, b"first")
+    probes = {entry.name: entry.modified_s for entry in entries(location, _PROBES)}
+    # What a process left that was killed between two lines of this function.
+    delete_all(location, [probe for probe, at in probes.items() if probes.get(name, at) - at > _STRAY_S])
     try:
         if buckets.create(location, name, b"second"):
             raise StoreError(

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -205,6 +206,21 @@ def test_leases_in_a_bucket_exclude(bucket: str) -> None:
         assert [holder.verb for holder in own.others()] == ["dedup"]
         assert other.others()[0].id == own.holder.id
     assert holders(bucket) == []
+
+
+def test_a_reader_whose_clock_is_ahead_sees_who_is_at_work(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 300, monotonic=time.monotonic, sleep=time.sleep)
+    with Lease(bucket, "embed") as held:
+        monkeypatch.setattr(lease, "time", ahead)
+        assert [holder.id for holder in holders(bucket, sweep=False)] == [held.holder.id]
+
+
+def test_a_probe_that_a_killed_process_left_goes(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_STRAY_S", 0.5)
+    objects.replace(bucket, "probes/left", b"")
+    time.sleep(2.1)  # the server tells times in seconds
+    objects.require_create(bucket)
+    assert objects.entries(bucket, "probes") == []
 
 
 def test_a_heartbeat_that_hangs_is_followed_by_another_soon(
