@@ -148,3 +148,7 @@ def test_everything_is_killed_once_and_every_clip_is_done_once() -> None:
     assert (seen["every_clip_once"], seen["exit"], seen["exit_of_killed"]) == (True, 0, 137), seen
     assert seen["books"] == {"rows": seen["clips"], "failed": 0, "pending": 0}
     assert seen["reports"][-1]["clips"] == seen["clips"] - seen["rows_when_driver_was_killed"]
+    assert seen["report"]["how"] == {"died": 1, "done": 1}
+    # A kill between a commit and the run's note of it costs the report one commit of half a second.
+    assert 0.9 * seen["clips"] <= seen["report"]["counts"]["rows"] <= seen["clips"]
+    assert seen["report"]["core_hours"] > 0
