@@ -186,7 +186,7 @@ def test_an_error_at_the_end_is_tried_again() -> None:
 def test_an_answer_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_READS_S", 0.2)
     began = time.monotonic()
-    with pytest.raises(ResourceError, match="does not answer any more.*may go on"):
+    with pytest.raises(ResourceError, match=r"does not answer any more.*may go on"):
         followed(Head(status=["RUNNING", "never"], tail=["half"]))
     assert time.monotonic() - began < 10
 
