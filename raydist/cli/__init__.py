@@ -68,6 +68,8 @@ def _take_stops() -> None:
 
 
 def _explain(error: BaseException, message: str) -> None:
+    from raydist.store.credentials import scrubbed
+
     if os.environ.get("RAYDIST_DEBUG"):
-        talk.print("".join(traceback.format_exception(error)), markup=False)
-    talk.print(f"error: {message}", markup=False, style="red")
+        talk.print(scrubbed("".join(traceback.format_exception(error))), markup=False)
+    talk.print(f"error: {scrubbed(message)}", markup=False, style="red")

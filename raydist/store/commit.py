@@ -127,7 +127,8 @@ def add_columns(location: str, table: str, rows: pa.Table, key: str = "video_id"
         part = rows.slice(start, _ROWS_SET_AT_ONCE)
         where = is_in(key, part[key].to_pylist())
         dataset = need_table(location, table)
-        old = dataset.to_table(filter=where)
+        with lance_errors(dataset.uri, where=where, schema=dataset.schema):
+            old = dataset.to_table(filter=where)
         places = pc.index_in(old[key], value_set=part[key].combine_chunks())
         for name, kind in extra.items():
             old = old.set_column(old.schema.get_field_index(name), name, part[name].take(places).cast(kind))

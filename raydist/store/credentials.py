@@ -33,7 +33,7 @@ _HELP = {
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
-_BODY = re.compile(r"<(?:\?xml|Error|html|!DOCTYPE)\b.*", re.DOTALL | re.IGNORECASE)
+_BODY = re.compile(r"<(?:\?xml|Error|html|!DOCTYPE)\b.*?(?:</Error>|</html>|\Z)", re.DOTALL | re.IGNORECASE)
 _SIGNED = re.compile(r"(X-Amz-[A-Za-z-]+|AWSAccessKeyId|Signature)=[^&\s\"')]+", re.IGNORECASE)
 _NO_METADATA = re.compile(r"169\.254\.169\.254|computeMetadata|metadata\.google")
 _SILENT = re.compile(r"error sending request|timed out|connect(?:ion)? (?:error|refused|reset|closed)", re.IGNORECASE)
@@ -100,11 +100,11 @@ def explained(location: str, text: str) -> str:
 def scrubbed(text: str) -> str:
     """A client's error without what the server answered, but for its code and message: the rest may hold key ids and
     session tokens, as S3 sends them back when one ran out."""
-    body = _BODY.search(text)
-    if body is not None:
-        said = [found[1].strip() for found in (_CODE.search(body[0]), _MESSAGE.search(body[0])) if found]
-        text = f"{text[: body.start()]}{', '.join(said)}"
-    return _SIGNED.sub(r"\1=...", text)
+    return _SIGNED.sub(r"\1=...", _BODY.sub(_said, text))
+
+
+def _said(body: re.Match[str]) -> str:
+    return ", ".join(found[1].strip() for found in (_CODE.search(body[0]), _MESSAGE.search(body[0])) if found)
 
 
 def is_away(text: str) -> bool:

@@ -33,7 +33,7 @@ from typing import Any
 from raydist import meter
 from raydist.errors import StoreError
 from raydist.progress import current, talk
-from raydist.store import objects
+from raydist.store import credentials, objects
 
 FOLDER = "writers"
 NOTE = "run.json"
@@ -133,7 +133,9 @@ class Lease:
             self._thread.join()
         with suppress(StoreError, OSError):  # the store is away: the lease runs out by itself
             objects.delete(self._location, self._name)
-        self._note(ended=_ending(error), error=str(error or ""))  # last: on a full disk there is room for it now
+        self._note(
+            ended=_ending(error), error=credentials.scrubbed(str(error or ""))
+        )  # last: on a full disk there is room for it now
 
     def others(self) -> list[Holder]:
         """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""

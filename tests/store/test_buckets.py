@@ -379,6 +379,10 @@ def test_what_a_server_answers_is_told_without_what_is_secret() -> None:
     assert "SignatureDoesNotMatch, The signature differs" in told
     assert "AKIASOMEONE" not in told
     assert "AWS4" not in told
+    whole = credentials.scrubbed(f"first line\n{body}, and\nthe last ?X-Amz-Security-Token=abc")
+    assert whole.startswith("first line\nstatus code: 403 Forbidden: SignatureDoesNotMatch, The signature differs, and")
+    assert whole.endswith("the last ?X-Amz-Security-Token=...")
+    assert "AKIASOMEONE" not in whole
 
 
 TOKEN, KEY_ID = "FwoGSECRETTOKEN", "AKIASOMEONE"
