@@ -472,6 +472,18 @@ def test_a_full_disk_of_this_machine_is_not_the_buckets(bucket: str) -> None:
         buckets.replace(bucket, "b", Path("/nowhere/b"))
 
 
+def test_a_full_disk_of_a_node_is_told_with_the_way_out(bucket: str, tmp_path: Path) -> None:
+    def write() -> None:
+        with shared.room(), Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"vectors")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    there = shared.Shared(folder=tmp_path / "raydist-1" / "join", address=f"{bucket}/runs/dedup-1/join")
+    with shared.using(there), pytest.raises(StoreError, match=rf"'{tmp_path}' on .* is full.*TMPDIR"):
+        write()
+
+
 def test_what_a_training_wrote_last_is_sent_when_it_ends(bucket: str, s3: Loopback) -> None:
     task = Task(
         location=bucket,
