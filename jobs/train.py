@@ -1,6 +1,6 @@
 """train as a job on a Ray cluster; the arguments are those of `raydist train`.
 
-ray job submit --working-dir . -- python jobs/train.py --archive /shared/archive --config jobs/recipe.toml
+ray job submit --working-dir . --runtime-env jobs/runtime-env.yaml -- python jobs/train.py --archive s3://bucket/archive
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def to_train(location: str, wanted: str) -> ModelInfo:
     bases = {base_name(model.name, model.adapter): model for model in there}
     if len(bases) > 1:
         raise StoreError(_several(there))
-    return _base(*next(iter(bases.items()))) if bases else describe(DEFAULT)
+    return _base(location, *next(iter(bases.items()))) if bases else describe(DEFAULT)
 
 
 def find_adapter(location: str, adapter: str, beside: Sequence[str] = ()) -> Path:
@@ -152,7 +152,8 @@ def _settled(location: str, there: Sequence[Stored], wanted: str, sampling: str 
     """The model that is meant; whether its name is taken is not looked at."""
     meant = next((model for model in there if _is_meant(model, wanted, adapter)), None)
     if meant is not None:
-        name, own, fast = base_name(meant.name, meant.adapter), meant.adapter, is_fast(meant.name)
+        own = models.brought(location, meant.adapter)
+        name, fast = base_name(meant.name, meant.adapter), is_fast(meant.name)
     else:
         name, own, fast = (*_parted(location, plain_name(wanted)), is_fast(wanted))
     if wanted and fast and sampling == "exact":
@@ -184,10 +185,10 @@ def _on(adapter: str, name: str) -> str:
     return base_of(Path(adapter)) if not name or (card is not None and name == card.base) else name
 
 
-def _base(name: str, model: Stored) -> ModelInfo:
+def _base(location: str, name: str, model: Stored) -> ModelInfo:
     """The base of what made the archive's vectors."""
     try:
-        found = recall(model.model_key, model.name, model.location, model.adapter)
+        found = recall(model.model_key, model.name, model.location, models.brought(location, model.adapter))
     except ModelError:  # its adapter is gone, which is no matter here
         found = None
     place = found.location if found else model.location

@@ -26,6 +26,9 @@ DEFAULT_FILE = "raydist.toml"
 OTHER_VARIABLES = ("RAYDIST_DEBUG", "RAYDIST_MODELS", "RAYDIST_REQUIRE_GPU")
 """Variables that are no settings of a run."""
 
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
+"""Of what Kubernetes puts into a pod for each service of the namespace, such as `raydist-tensorboard`."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/(?!\.{1,2}(/|$))[A-Za-z0-9_.=-]+)*")
 
 
@@ -224,7 +227,8 @@ def _from_file(file: str | None) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     names = {_variable(key): key for key in known_keys() if key != "roots"}
     for name in environment:
-        if name.startswith("RAYDIST_") and name not in names and name not in OTHER_VARIABLES:
+        known = name in names or name in OTHER_VARIABLES or _SERVICE_LINK.search(name)
+        if name.startswith("RAYDIST_") and not known:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else "`raydist config` lists all keys."
             raise ConfigError(f"unknown variable {name} (environment): {hint}")

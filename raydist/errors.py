@@ -5,6 +5,7 @@ RaydistError                    exit code 1
 │   └── ConfigError             unknown key, value out of bounds, unreadable file
 ├── ArchiveError                no archive there, one of another format, or settings that would change clips' meaning
 ├── StoreError                  a table that is missing, of another width, or busy
+│   └── AwayError               a bucket's server that does not answer, or cannot at the moment
 ├── SourceError                 a file or folder that cannot be read; carries the one-word `reason`
 ├── ClipError                   a span or a clip id that is none
 ├── ModelError                  a model that is unknown, incomplete or not on this machine
@@ -15,6 +16,9 @@ RaydistError                    exit code 1
 A message states the value, what was expected, and what to do. `ValueError` is for a caller's mistake inside the
 package, `assert` for what cannot happen.
 """
+
+INTERRUPTED = 130
+"""Exit code of what was stopped, by Ctrl-C or otherwise."""
 
 
 class RaydistError(Exception):
@@ -39,6 +43,10 @@ class ArchiveError(RaydistError):
 
 class StoreError(RaydistError):
     """A table is missing, has another width, or cannot be committed to."""
+
+
+class AwayError(StoreError):
+    """A bucket's server does not answer, or cannot at the moment: the same again, later, may work."""
 
 
 class SourceError(RaydistError):

@@ -31,7 +31,7 @@ from raydist.store import calibrate, compact, index, read
 from raydist.store.calibrate import TEXT, VIDEO, Asked
 from raydist.store.index import Card
 from raydist.store.lease import Lease
-from raydist.store.models import Stored
+from raydist.store.models import Stored, brought
 from raydist.store.runs import new_run, save
 from raydist.store.schema import embeddings_table
 
@@ -151,7 +151,8 @@ def _queries(location: str, model: Stored, table: str) -> tuple[dict[str, Asked]
     queries = {VIDEO: calibrate.sample(location, table, _ASKED)}
     texts = _texts(location)
     try:
-        info = recall(model.model_key, model.name, model.location, model.adapter)
+        adapter = brought(location, model.adapter)
+        info = recall(model.model_key, model.name, model.location, adapter)
         if info is None:
             return queries, ["recall of texts was not measured: the model's weights on this machine are others"]
         vectors_QD = load_encoder(info.location, info.adapter, device="auto").encode_text(texts)

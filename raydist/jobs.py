@@ -49,7 +49,7 @@ def stop(client: JobSubmissionClient, address: str, job: str) -> dict[str, Any]:
         UsageError: there is no such job.
         ResourceError: it does not end.
     """
-    with errors(address):
+    with errors(address, job):
         stopped = client.stop_job(job)
         deadline = time.monotonic() + STOP_S + 30
         while not (status := client.get_job_status(job)).is_terminal():

@@ -88,6 +88,7 @@ def run(config: Config, request: Request, show: Callable[[str, Report], None], s
             f"no archive at {location!r} yet, and no videos were named: expected `raydist pipeline VIDEO_OR_FOLDER...`"
         )
     outcome, seconds = Outcome(), {}
+    unexpected: Exception | None = None
     for number, step in enumerate(wanted, 1):
         started = time.monotonic()
         head = f"[{number}/{len(wanted)}] {step}"
@@ -95,6 +96,9 @@ def run(config: Config, request: Request, show: Callable[[str, Report], None], s
             done = _STAGES[step](config, request)
         except RaydistError as error:
             outcome.failed, outcome.error = step, error
+            break
+        except Exception as error:  # noqa: BLE001  # the report names the step first; it is raised again below
+            outcome.failed, unexpected = step, error
             break
         seconds[step] = round(time.monotonic() - started, 3)
         if isinstance(done, Skipped):
@@ -107,9 +111,11 @@ def run(config: Config, request: Request, show: Callable[[str, Report], None], s
         if too_many_failed(done, config.max_failed):
             outcome.failed = step
             break
-    report = _report(outcome, wanted, seconds, time.monotonic() - began)
+    report = _report(outcome, outcome.error or unexpected, wanted, seconds, time.monotonic() - began)
     if settings.exists(location):
         runs.save(report, location)
+    if unexpected:
+        raise unexpected
     return report, outcome
 
 
@@ -120,7 +126,9 @@ def _wanted(steps: Sequence[str]) -> list[str]:
     return [step for step in STEPS if step in steps]
 
 
-def _report(outcome: Outcome, wanted: Sequence[str], seconds: dict[str, float], whole_s: float) -> Report:
+def _report(
+    outcome: Outcome, error: Exception | None, wanted: Sequence[str], seconds: dict[str, float], whole_s: float
+) -> Report:
     done = [report.stage for report in outcome.reports]
     failures: dict[str, int] = {}
     for report in outcome.reports:
@@ -129,9 +137,12 @@ def _report(outcome: Outcome, wanted: Sequence[str], seconds: dict[str, float], 
     notes = [f"{step}: {why}" for step, why in outcome.skipped.items()]
     if outcome.failed:
         left = [step for step in wanted if step not in done and step not in outcome.skipped]
-        why = f" ({outcome.error})" if outcome.error else ": more than max_failed of what it tried failed"
+        why = f" ({error})" if error else ": more than max_failed of what it tried failed"
         notes.append(f"stopped at {outcome.failed}{why}; left to do: {', '.join(left) or 'nothing'}")
-        notes.append("the same command goes on from there")
+        goes_on = "the same command goes on from there"
+        if not error:
+            goes_on += f", without what failed: `raydist {outcome.failed} --retry-failed` tries that again"
+        notes.append(goes_on)
     elif "embed" in wanted:
         notes.append('next: `raydist search "words"`')
     return Report(
@@ -140,7 +151,7 @@ def _report(outcome: Outcome, wanted: Sequence[str], seconds: dict[str, float], 
         seconds=round(whole_s, 3),
         counts={
             "steps": len(wanted),
-            "done": len(done) - (not outcome.error and bool(outcome.failed)),
+            "done": len(done) - (not error and bool(outcome.failed)),
             "nothing_to_do": len(outcome.skipped),
         },
         failures=failures,

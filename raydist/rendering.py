@@ -29,6 +29,13 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
+def length(seconds: float) -> str:
+    """A length of time in the unit that suits it, such as `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
 def too_many_failed(report: Report, max_failed: float) -> bool:
     """Whether more than that share of what the run attempted failed."""
     failed = sum(report.failures.values())

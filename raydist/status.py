@@ -7,10 +7,11 @@ Promises  files = ok + alias + failed; clips = rows + failed + pending, per mode
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from raydist.config import Config
+from raydist.rendering import length
 from raydist.store import lease, models, settings
 from raydist.store.books import books
 from raydist.store.schema import VIDEO_STATES
@@ -64,6 +65,7 @@ def _at_work(holder: lease.Holder) -> dict[str, Any]:
         "done": holder.done,
         "total": holder.total,
         "rate": holder.rate,
+        "waits": holder.waits,
         "left_s": None if left is None else round(max(0.0, left), 1),
     }
 
@@ -93,23 +95,17 @@ def render(books: dict[str, Any]) -> str:
 
 
 def _working(one: dict[str, Any]) -> str:
-    began = datetime.fromisoformat(one["since"])
-    who = f"at work    {one['verb']} on {one['host']} (process {one['pid']}) for {_length(datetime.now(UTC) - began)}"
+    since_s = (datetime.now(UTC) - datetime.fromisoformat(one["since"])).total_seconds()
+    who = f"at work    {one['verb']} on {one['host']} (process {one['pid']}) for {length(since_s)}"
     if one["state"] != "held":
         return f"{who}, waits for others to finish"
     if not one["doing"]:
         return who
     of = f" of {one['total']:,}" if one["total"] else ""
     pace = f", {one['rate']:,.1f} a second" if one["rate"] else ""
-    left = f", {_length(timedelta(seconds=one['left_s']))} left" if one["left_s"] is not None else ""
-    return f"{who}: {one['doing']}, {one['done']:,}{of}{pace}{left}"
-
-
-def _length(length: timedelta) -> str:
-    seconds = max(0.0, length.total_seconds())
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    left = f", {length(one['left_s'])} left" if one["left_s"] is not None else ""
+    waits = f"; {one['waits']}" if one["waits"] else ""
+    return f"{who}: {one['doing']}, {one['done']:,}{of}{pace}{left}{waits}"
 
 
 def _next(books: dict[str, Any]) -> str:

@@ -161,6 +161,8 @@ def _pod_faults(pod: dict[str, Any]) -> list[str]:
     security, faults = pod.get("securityContext") or {}, []
     if not (security.get("runAsNonRoot") and security.get("runAsUser") and security.get("runAsGroup")):
         faults.append("a pod may run as root: runAsNonRoot, runAsUser and runAsGroup are needed")
+    if pod.get("enableServiceLinks") is not False:
+        faults.append("enableServiceLinks is not false: variables of services named raydist-... look like settings")
     faults += [f"a pod with {key}" for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
     faults += [f"volume {volume['name']} is the machine's" for volume in pod.get("volumes", []) if "hostPath" in volume]
     volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
@@ -228,7 +230,7 @@ def _ray_faults(spec: dict[str, Any], secrets: dict[str, set[str]]) -> list[str]
         faults.append("no token with `auth_token` of a secret in the example: anyone in the network could submit jobs")
     if spec.get("enableInTreeAutoscaling") is not True:
         faults.append("no autoscaling")
-    gpus = 0
+    cpus = gpus = 0
     for group in spec.get("workerGroupSpecs", []):
         if not 0 <= group.get("minReplicas", -1) < group.get("maxReplicas", 0):
             faults.append(f"group {group.get('groupName')} does not grow: minReplicas must be less than maxReplicas")
@@ -236,9 +238,14 @@ def _ray_faults(spec: dict[str, Any], secrets: dict[str, set[str]]) -> list[str]
         if not pod.get("tolerations") or "nodeAffinity" not in str(pod.get("affinity")):
             faults.append(f"group {group.get('groupName')} says nothing of spot machines")
         limits = pod["containers"][0].get("resources", {}).get("limits", {})
-        gpus += int(limits.get("nvidia.com/gpu", 0))
+        cpus += group.get("maxReplicas", 0) * int(limits.get("cpu", 0))
+        gpus += group.get("maxReplicas", 0) * int(limits.get("nvidia.com/gpu", 0))
         if ("nvidia.com/gpu" in limits) != pod["containers"][0].get("image", "").endswith("-cuda"):
             faults.append(f"group {group.get('groupName')}: GPUs and the image with CUDA belong together")
+    head = spec["headGroupSpec"]["template"]["spec"]["containers"][0]
+    told = {variable["name"]: variable.get("value") for variable in head.get("env", [])}
+    wanted = {"RAYDIST_RAY_MAX_CPUS": str(cpus), "RAYDIST_RAY_MAX_GPUS": str(gpus)}
+    faults += [f"the head has no {name}={value}" for name, value in wanted.items() if told.get(name) != value]
     return faults if gpus else [*faults, "no group has GPUs"]
 
 
@@ -257,6 +264,8 @@ def launcher(text: str) -> list[str]:
     options = prepared["docker"]["run_options"]
     if "--env RAY_AUTH_MODE=token" not in options or "/home/ray/.ray/auth_token" not in prepared["file_mounts"]:
         faults.append("no token: anyone who reaches the head could submit jobs")
+    if not any(re.fullmatch(r"--env RAY_local_fs_capacity_threshold=0\.[0-8]\d*", option) for option in options):
+        faults.append("Ray may fill the machine's disk: RAY_local_fs_capacity_threshold is not set to less than 0.9")
     faults += [f"docker: {option}" for option in options if re.search(r"--privileged|--user[ =]0|root", option)]
     faults += [f"a literal secret: {option.partition('=')[0]}" for option in options if _literal_secret(option)]
     head = " ".join(prepared["head_start_ray_commands"])
@@ -329,7 +338,9 @@ def _node_faults(prepared: dict[str, Any]) -> list[str]:
     types, provider = prepared["available_node_types"], prepared["provider"]["type"]
     if provider == "local":
         node = types["local.cluster.node"]
-        return [] if 0 <= node["min_workers"] < node["max_workers"] else ["the cluster does not grow"]
+        count = len(prepared["provider"]["worker_ips"])
+        is_whole = node["min_workers"] == node["max_workers"] == count
+        return [] if is_whole else [f"machines stay out: min_workers and max_workers must be {count}, as worker_ips"]
     for name, node in types.items():
         if found := _machine_faults(provider, node["node_config"]):
             faults += [f"{name}: {fault}" for fault in found]

@@ -1,6 +1,6 @@
 """A cluster of several nodes on this machine, and where a plan's processes end up, as a process of its own.
 
-    python tests/planned.py mixed|grows        # prints a JSON object
+    python tests/planned.py mixed|grows|loses        # prints a JSON object
 
 Ray's cluster belongs to a whole process, and the tests' own one is of one node.
 """
@@ -25,7 +25,8 @@ import pyarrow.parquet as pq  # noqa: E402
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from raydist import runtime  # noqa: E402
+from raydist import progress, runtime  # noqa: E402
+from raydist.runtime import bounds  # noqa: E402
 from raydist.sections import Ray  # noqa: E402
 
 
@@ -92,12 +93,39 @@ def grows(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     }
 
 
+def loses(cluster: Cluster, files: list[str]) -> dict[str, Any]:
+    """The only node with a GPU goes, and after a while another one comes."""
+    bounds.WAITS_S = 3.0
+    gpu = cluster.add_node(num_cpus=1, num_gpus=1)
+    said: list[str] = []
+
+    def meanwhile() -> None:
+        time.sleep(10.0)
+        cluster.remove_node(gpu, allow_graceful=False)
+        deadline = time.monotonic() + 120
+        while not said and time.monotonic() < deadline:
+            doing = progress.current()
+            if doing is not None and doing.waits:
+                said.append(doing.waits)
+            time.sleep(0.2)
+        cluster.add_node(num_cpus=1, num_gpus=1)
+
+    with runtime.session(Ray(address=cluster.address)) as resources, progress.bar("working", 240) as shown:
+        plan = runtime.plan(resources, encoders=0, gpus=True)
+        other = threading.Thread(target=meanwhile)
+        other.start()
+        rows = places(plan, files, 0.3)
+        other.join()
+        after = shown.doing().waits
+    return {"said": said, "after": after, "rows": len({row["number"] for row in rows})}
+
+
 def main(which: str, folder: Path) -> None:
-    rows = {"mixed": 120, "grows": 240}[which]
+    rows = {"mixed": 120, "grows": 240, "loses": 240}[which]
     pq.write_table(pa.table({"number": range(rows)}), folder / "part-0.parquet")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
-        found = {"mixed": mixed, "grows": grows}[which](cluster, [str(folder / "part-0.parquet")])
+        found = {"mixed": mixed, "grows": grows, "loses": loses}[which](cluster, [str(folder / "part-0.parquet")])
         print(json.dumps(found))  # noqa: T201  # what the test reads
     finally:
         ray.shutdown()

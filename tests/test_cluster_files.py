@@ -25,6 +25,8 @@ from loopback import Loopback, wait_for
 from stores import fill
 from torch.utils.tensorboard import SummaryWriter
 
+from raydist.runtime import start
+
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "cluster"
 KUBERAY = CLUSTER / "kuberay"
@@ -111,6 +113,11 @@ KUBERNETES_FAULTS = [
     ("raycluster.yaml", "{name: scratch, emptyDir", "{name: other, emptyDir", "mounts scratch"),
     ("raycluster.yaml", "tolerations:", "toleration:", "toleration"),
     ("raycluster.yaml", "automountServiceAccountToken: false", "hostNetwork: true", "hostNetwork"),
+    ("raycluster.yaml", "enableServiceLinks: false", "enableServiceLinks: true", "look like settings"),
+    ("raycluster.yaml", 'MAX_CPUS, value: "216"', 'MAX_CPUS, value: "8"', "no RAYDIST_RAY_MAX_CPUS=216"),
+    ("raycluster.yaml", "name: RAYDIST_RAY_MAX_GPUS", "name: RAY_MAX_GPUS", "no RAYDIST_RAY_MAX_GPUS=4"),
+    ("rayjob.yaml", "      enableServiceLinks: false\n      restart", "      restart", "look like settings"),
+    ("tensorboard.yaml", "enableServiceLinks: false", "enableServiceLinks: true", "look like settings"),
     ("rayjob.yaml", "entrypoint:", "entryPoint:", "entryPoint"),
     ("rayjob.yaml", "backoffLimit: 2", "backoffLimit: twice", "twice"),
     ("rayjob.yaml", "submissionMode:", 'runtimeEnvYAML: "env_vars: {A: b}"\n  submissionMode:', "runtime environment"),
@@ -179,7 +186,8 @@ LAUNCHER_FAULTS = [
     ("gcp", ", GPU: 1}", "}", "no machine has a GPU"),
     ("gcp", "/home/ray/.ray/auth_token: ~/.ray/auth_token", "/home/ray/a: ~/a", "no token"),
     ("on-premises", "ssh_user:", "user:", "user"),
-    ("on-premises", "max_workers: 2", "max_workers: 0", "does not grow"),
+    ("on-premises", "min_workers: 2", "min_workers: 0", "machines stay out"),
+    ("on-premises", "capacity_threshold=0.8", "capacity_threshold=1.0", "may fill the machine's disk"),
     ("on-premises", "raydist:0.1.0-cuda", "raydist:0.0.1-cuda", "not of raydist"),
     ("on-premises", "--env-file /etc/raydist/object-store.env", "--privileged", "--privileged"),
     ("on-premises", "--dashboard-host=127.0.0.1", "", "127.0.0.1"),
@@ -279,17 +287,22 @@ def _instructions(text: str) -> list[str]:
     return [" ".join(line.split()) for line in bare.splitlines() if line.strip()]
 
 
-def test_a_job_may_grow_to_what_its_groups_may() -> None:
-    spec = yaml.safe_load((KUBERAY / "rayjob.yaml").read_text())["spec"]
-    most = {"cpu": 0, "nvidia.com/gpu": 0}
-    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
-        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        for name in most:
-            most[name] += group["maxReplicas"] * int(limits.get(name, 0))
-    assert f"--set ray.max_cpus={most['cpu']} --set ray.max_gpus={most['nvidia.com/gpu']}" in spec["entrypoint"]
-    page = (CLUSTER / "README.md").read_text()
-    assert f"--set ray.max_cpus={most['cpu']}" in page
-    assert f"--set ray.max_gpus={most['nvidia.com/gpu']}" in page
+def test_only_pods_that_are_named_for_it_and_the_operator_reach_the_job_port() -> None:
+    policy = next(yaml.safe_load_all((KUBERAY / "network-policy.yaml").read_text()))
+    (rule,) = [rule for rule in policy["spec"]["ingress"] if {"protocol": "TCP", "port": 8265} in rule.get("ports", [])]
+    pods, _ = rule["from"]
+    submitter = yaml.safe_load((KUBERAY / "rayjob.yaml").read_text())["spec"]["submitterPodTemplate"]
+    assert pods == {"podSelector": {"matchLabels": submitter["metadata"]["labels"]}}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_sets_what_raydist_sets_for_ray_on_one_machine(name: str) -> None:
+    (line,) = [line for line in _instructions((CLUSTER / name).read_text()) if line.startswith("ENV RAYDIST_MODELS")]
+    told = dict(word.split("=", 1) for word in line.split()[1:])
+    # Loopback ports are of one machine alone; the others are the driver's own, which sets them there.
+    own = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_DATA_DISABLE_PROGRESS_BARS")
+    wanted = {name: value for name, value in start._QUIET.items() if name not in own}
+    assert {name: told.get(name) for name in wanted} == wanted
 
 
 def test_tensorboard_reads_runs_from_a_bucket_as_deployed(s3: Loopback, moto: int, tmp_path: Path) -> None:

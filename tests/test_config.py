@@ -201,3 +201,20 @@ def test_a_changed_configuration_is_checked_like_any_other() -> None:
     assert config.changed(given, {"search.top": 3, "embed.model": None}).search.top == 3
     with pytest.raises(ConfigError, match=r"search\.top = 0"):
         config.changed(given, {"search.top": 0})
+
+
+def test_variables_that_kubernetes_makes_of_services_are_no_settings() -> None:
+    """What it puts into pods beside services `raydist-tensorboard` and `raydist-head-svc`, by its own documentation."""
+    links = {
+        "RAYDIST_TENSORBOARD_SERVICE_HOST": "10.0.0.11",
+        "RAYDIST_TENSORBOARD_SERVICE_PORT": "6006",
+        "RAYDIST_TENSORBOARD_SERVICE_PORT_HTTP": "6006",
+        "RAYDIST_TENSORBOARD_PORT": "tcp://10.0.0.11:6006",
+        "RAYDIST_TENSORBOARD_PORT_6006_TCP": "tcp://10.0.0.11:6006",
+        "RAYDIST_TENSORBOARD_PORT_6006_TCP_PROTO": "tcp",
+        "RAYDIST_HEAD_SVC_PORT_8265_TCP_ADDR": "10.0.0.12",
+    }
+    found = load(environment={**links, "RAYDIST_EMBED_BATCH": "3"})
+    assert found.config.embed.batch == 3
+    with pytest.raises(ConfigError, match="RAYDIST_EMBED_BATHC"):
+        load(environment={**links, "RAYDIST_EMBED_BATHC": "3"})

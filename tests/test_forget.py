@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -389,6 +392,43 @@ def test_forgetting_again_finishes_what_was_cut_short(once: Made, monkeypatch: p
     assert traces_of(once.archive, SECRET) == set()
     with pytest.raises(UsageError, match="no video of the archive"):
         forget.plan(once.config, ["w/v001.mp4"])
+
+
+def test_what_a_killed_dedup_left_goes_too(tmp_path: Path) -> None:
+    left = tmp_path / "runs" / "dedup-1" / "join" / "shards" / "a-0"
+    left.mkdir(parents=True)
+    (left / "raw.npy").write_bytes(b"vectors")
+    (tmp_path / "runs" / "dedup-2").mkdir()
+    (tmp_path / "runs" / "dedup-2" / "notes.txt").write_text("stays")
+    traces = runs.Traces(erase.Target(video_ids=["a.mp4"], clip_ids=[], keys=[]))
+    runs.redact(str(tmp_path), traces)
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == ["dedup-2", "notes.txt"]
+
+
+def test_old_versions_go_also_where_the_writers_clock_was_ahead(tmp_path: Path) -> None:
+    columns = pa.schema([("video_id", pa.string())])
+    for name in "ab":
+        commit.append(str(tmp_path), "videos", pa.table({"video_id": [name]}, columns), columns)
+    commit.delete(str(tmp_path), "videos", "video_id = 'a'")
+    table = tmp_path / "videos.lance"
+    ahead = time.time() + 3600
+    (table / "data" / "stray.lance").write_bytes(b"of a writer that was killed")
+    os.utime(table / "data" / "stray.lance", (ahead, ahead))
+    erase.scour(str(tmp_path), "videos")
+    dataset = lance.dataset(str(table))
+    assert len(dataset.versions()) == 1
+    assert dataset.to_table()["video_id"].to_pylist() == ["b"]
+    assert not (table / "data" / "stray.lance").exists()
+
+
+def test_old_versions_that_stay_are_told(tmp_path: Path) -> None:
+    columns = pa.schema([("video_id", pa.string())])
+    commit.append(str(tmp_path), "videos", pa.table({"video_id": ["a"]}, columns), columns)
+    dataset = lance.dataset(str(tmp_path / "videos.lance"))
+    dataset.tags.create("mine", dataset.version)
+    commit.delete(str(tmp_path), "videos", "video_id = 'a'")
+    with pytest.raises(StoreError, match=r"old versions of table 'videos'.*tags"):
+        erase.scour(str(tmp_path), "videos")
 
 
 def test_it_does_not_begin_while_others_work_on_the_archive(once: Made) -> None:

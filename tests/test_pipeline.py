@@ -106,6 +106,22 @@ def test_without_captions_the_base_model_embeds_and_it_is_said(tmp_path: Path) -
     assert "neither --from FILE nor --provider" in told.said[1]
 
 
+def test_an_error_that_nobody_expects_ends_with_a_report_that_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(config: Config, request: pipeline.Request) -> pipeline.Done:
+        raise RuntimeError("the node is gone")
+
+    monkeypatch.setitem(pipeline._STAGES, "embed", lost)
+    drawn = videos(tmp_path / "videos", 1, 1)
+    with pytest.raises(RuntimeError, match="node is gone"):
+        Told(configure(tmp_path / "archive"), inputs=(str(drawn),), steps=("scan", "embed"))
+    (file,) = (tmp_path / "archive" / "runs").glob("pipeline-*/report.json")
+    report = json.loads(file.read_text())
+    assert report["details"]["failed_step"] == "embed"
+    assert "stopped at embed (the node is gone); left to do: embed" in report["notes"]
+
+
 @pytest.mark.parametrize(("steps", "told"), [(("scan", "trian"), "expected some of scan"), ((), "expected some of")])
 def test_an_unknown_step_is_refused(tmp_path: Path, steps: tuple[str, ...], told: str) -> None:
     with pytest.raises(UsageError, match=told):
@@ -115,6 +131,17 @@ def test_an_unknown_step_is_refused(tmp_path: Path, steps: tuple[str, ...], told
 def test_without_an_archive_and_videos_nothing_begins(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no videos were named"):
         Told(configure(tmp_path / "archive"))
+
+
+@pytest.mark.ray
+def test_a_step_of_which_too_much_failed_ends_it_and_how_to_try_that_again_is_said(
+    cluster: None, tmp_path: Path
+) -> None:
+    drawn = videos(tmp_path / "videos", 1, SECONDS)
+    (drawn / "broken.mp4").write_bytes(b"no video")
+    told = Told(configure(tmp_path / "archive"), inputs=(str(drawn),), steps=("scan", "embed"))
+    assert (told.outcome.failed, told.outcome.error) == ("scan", None)
+    assert "`raydist scan --retry-failed` tries that again" in told.report.notes[-1]
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from raydist import runtime
 from raydist.errors import ResourceError
 from raydist.runtime import Node, Plan, Resources
 from raydist.runtime import cluster as clusters
-from raydist.sections import Ray
+from raydist.sections import Ray, Train
+from raydist.train import driver
 
 NODES = st.lists(
     st.builds(
@@ -87,7 +88,7 @@ def test_a_plan_fits_node_by_node_or_is_refused(
         refused = str(error)
     else:
         refused = ""
-    assert not refused or "add CPUs" in refused or "lower embed.encoders" in refused
+    assert not refused or any(remedy in refused for remedy in ("add CPUs", "lower embed.encoders", "add a machine"))
     if refused:
         return
     kept = runtime.LIGHT_CPUS + runtime.ENCODER_CPUS * made.encoders
@@ -179,8 +180,72 @@ def test_the_launchers_configuration_tells_how_far_a_cluster_grows(tmp_path: Pat
         "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 50},
     }
     path.write_text(yaml.safe_dump({"max_workers": 10, "head_node_type": "head", "available_node_types": kinds}))
-    assert clusters._launched(path) == {"CPU": 4 + 3 * 16 + 10 * 8, "GPU": 10}
-    assert clusters._launched(tmp_path / "none") == {}
+    there = (Node(cpus=4),)
+    assert clusters._launched(path, there) == ({"CPU": 4 + 3 * 16 + 10 * 8, "GPU": 10}, 16)
+    assert clusters._launched(tmp_path / "none", there) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "largest"),
+    [
+        ("aws", {"CPU": 24 * 16, "GPU": 4}, 16),
+        ("gcp", {"CPU": 24 * 16, "GPU": 4}, 16),
+        ("on-premises", {"CPU": 3 * 8, "GPU": 0}, 0),  # machines of unknown size: each as the smallest that is there
+    ],
+)
+def test_the_shipped_files_tell_how_far_their_clusters_grow(
+    name: str, most: dict[str, int], largest: int, tmp_path: Path
+) -> None:
+    from ray.autoscaler._private.util import prepare_config
+
+    shipped = Path(__file__).parents[1] / "cluster" / f"ray-cluster.{name}.yaml"
+    path = tmp_path / "bootstrap.yaml"
+    path.write_text(yaml.safe_dump(prepare_config(yaml.safe_load(shipped.read_text()))))
+    there = (Node(cpus=8), Node(cpus=32, gpus=2))
+    assert clusters._launched(path, there) == (most, largest)
+
+
+def test_a_head_without_cores_holds_no_decoders_whatever_its_memory() -> None:
+    head = Node(cpus=0, memory_bytes=16 << 30)
+    small = of(head, Node(cpus=8, memory_bytes=4 << 30))
+    assert runtime.plan(small, memory_mb=896, encoders=0).workers == 3
+    grows = runtime.plan(of(head, max_cpus=160), memory_mb=896, encoders=0)
+    assert (grows.encoders, grows.threads, grows.least_encoders) == (20, 8, 1)
+    assert grows.workers == 149  # of a cluster without workers nothing is known of their memory
+    with fails_with(ResourceError, "0 CPUs now", r"ray\.max_cpus"):
+        runtime.plan(of(head))
+
+
+def test_decoders_of_several_cores_are_as_many_as_fit() -> None:
+    assert runtime.plan(of(Node(cpus=8)), worker_cpus=2).workers == 3
+
+
+def test_a_worker_larger_than_every_machine_is_refused_where_sizes_are_known_and_said_elsewhere() -> None:
+    there = (Node(cpus=8), Node(cpus=8))
+    known = Resources(cpus=16, gpus=0, nodes=2, each=there, max_cpus=216, node_cpus=8)
+    with fails_with(ResourceError, "16 CPUs", "has 8", r"decode\.cpus"):
+        runtime.plan(known, worker_cpus=16)
+    unknown = of(*there, max_cpus=216)
+    told = runtime.described(runtime.plan(unknown, worker_cpus=16), unknown)
+    assert told[-1] == "decoders wait for a machine of 16 CPUs: none that is there is as large"
+
+
+def test_what_computes_on_cpus_has_the_threads_of_one_machine() -> None:
+    three = of(*[Node(cpus=8)] * 3)
+    assert [three.threads(count) for count in (1, 2, 4)] == [8, 8, 5]
+    assert of(Node(cpus=3)).threads() == 2  # the third is told to Ray for light work
+    assert of(Node(cpus=0), max_cpus=216, max_gpus=4).threads() == 8
+
+
+def test_training_asks_for_what_the_cluster_grows_to() -> None:
+    grows = of(Node(cpus=0), max_cpus=216, max_gpus=4)
+    assert driver._workers(Train(), grows) == (4, "cuda")
+    assert driver._workers(Train(device="cuda", workers=2), grows) == (2, "cuda")
+    assert driver._workers(Train(device="cpu"), grows) == (1, "cpu")
+    with fails_with(ResourceError, r"train\.workers=5", "has 4 GPUs"):
+        driver._workers(Train(workers=5), grows)
+    with fails_with(ResourceError, r"train\.device=cuda", "no GPU", r"ray\.max_gpus"):
+        driver._workers(Train(device="cuda"), of(Node(cpus=8)))
 
 
 @pytest.mark.ray

@@ -68,3 +68,8 @@ def test_too_many_failures_are_more_than_the_share_that_is_allowed(failed: int, 
     failures = {"empty": failed} if failed else {}
     report = Report(stage="scan", run="r", seconds=1, counts={}, failures=failures, details={"attempted": attempted})
     assert reports.too_many_failed(report, 0.10) is too_many
+
+
+def test_a_length_of_time_is_in_the_unit_that_suits_it() -> None:
+    lengths = [reports.length(seconds) for seconds in (-1, 45.4, 89, 90, 5399, 5400, 36_000_000)]
+    assert lengths == ["0 s", "45 s", "89 s", "2 min", "90 min", "1.5 h", "10,000.0 h"]

@@ -23,10 +23,14 @@ from raydist.store.lease import NOTE, Lease
 
 DIES = """
 import sys, time
+from raydist import meter
 from raydist.progress import bar
 from raydist.store.lease import Lease
+meter.hold(8, 1)
 with Lease(sys.argv[1], "embed", run=sys.argv[2]) as held, bar("embedding with small", 40) as progress:
     progress.advance(30)
+    held.counts = lambda: {"clips": 20, "rows": 19, "failed": 1}
+    time.sleep(0.5)
     held._write("held")
     print("held", flush=True)
     time.sleep(600)
@@ -90,13 +94,36 @@ def test_failures_have_their_reason_a_count_and_an_example(once: Made) -> None:
     assert [run["run"] for run in only["runs"]] == [once.run]
 
 
-def test_cost_is_of_cores_that_worked_times_what_they_cost(once: Made) -> None:
+def test_cost_is_of_machines_that_were_held_times_what_they_cost(once: Made) -> None:
     cost = told(once.archive)["cost"]
     assert cost["core_hours"] > 0
+    assert cost["busy_core_hours"] > 0
     assert cost["money"] == {}
-    assert cost["unmeasured"] == ["scan"]
+    assert cost["unmeasured"] == []
     priced = told(once.archive, "report.core_hour_price=1000", "report.currency=EUR")["cost"]
     assert priced["money"]["EUR"] == pytest.approx(cost["core_hours"] * 1000, rel=0.01, abs=1e-3)
+    seconds = sum(run["seconds"] for run in told(once.archive)["runs"])
+    assert cost["core_hours"] <= 4 * seconds / 3600 * 1.01  # of four cores
+
+
+def test_a_run_that_died_cost_what_it_held_and_did_what_it_committed(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    scanned(archive, videos(tmp_path / "v", 1, 2))
+    before = told(archive)["cost"]
+    run = f"embed-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+    killed(archive, run)
+    found = told(archive, "report.gpu_hour_price=3600000", "report.currency=EUR")
+    cost = found["cost"]
+    assert 4 <= (cost["core_hours"] - before["core_hours"]) * 3600 < 8 * 60
+    assert 0.5 <= cost["gpu_hours"] * 3600 < 60
+    assert cost["busy_gpu_hours"] == 0
+    assert cost["money"]["EUR"] == pytest.approx(cost["gpu_hours"] * 3600000, rel=0.01)
+    assert found["stages"]["embed"]["counts"] == {"clips": 20, "rows": 19, "failed": 1}
+    assert "GPU hours held (0.00 at work)" in report.render(found)
+    earlier = told(archive, run=run)["cost"]["gpu_hours"]
+    with Lease(str(archive), "embed", run=run):  # another driver of the same run counts on
+        pass
+    assert told(archive, run=run)["cost"]["gpu_hours"] == pytest.approx(earlier)
 
 
 def test_a_run_that_died_is_told_with_how_far_it_came_and_what_goes_on(once: Made, tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def hooked(reached: list[str]) -> None:
         reached.append("end")
 
 
+def stopped(reached: list[str]) -> None:
+    with runtime.interrupts_kept():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        reached.append("end")
+
+
 def pressed_twice(reached: list[str]) -> None:
     with runtime.interrupts_kept():
         os.kill(os.getpid(), signal.SIGINT)
@@ -39,6 +46,19 @@ def test_a_ctrl_c_amid_a_hook_is_held_until_the_end_and_not_lost() -> None:
         hooked(reached)
     assert reached == ["end"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stop_of_a_job_is_held_like_a_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    runtime.take_stops()
+    reached: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stopped(reached)
+        assert reached == ["end"]
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_second_ctrl_c_counts_at_once() -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from raydist.caption.tables import ANSWERED
 from raydist.store import objects
 
 FOLDER = "captioning/answers"
+
+_READERS, _AT_ONCE = 8, 256
 
 Row = dict[str, Any]
 
@@ -40,16 +44,18 @@ def kept(location: str, wanted: Mapping[str, Any], origin: str, prompt_hash: str
 
 def all_kept(location: str) -> Iterator[Row]:
     """All answers that wait for a commit."""
-    for entry in objects.entries(location, FOLDER):
-        row = _parsed(objects.read(location, entry.name))
-        if row is not None:
-            yield row
+    names = [entry.name for entry in objects.entries(location, FOLDER)]
+    with ThreadPoolExecutor(_READERS) as pool:  # each waits for the bucket's server
+        for start in range(0, len(names), _AT_ONCE):
+            for data in pool.map(partial(objects.read, location), names[start : start + _AT_ONCE]):
+                row = _parsed(data)
+                if row is not None:
+                    yield row
 
 
 def drop(location: str, keys: Iterable[int]) -> None:
     """Delete the files of clips: their answers are committed, or nobody may have them."""
-    for key in keys:
-        objects.delete(location, name_of(key))
+    objects.delete_all(location, map(name_of, keys))
 
 
 def _parsed(data: bytes | None) -> Row | None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from raydist.caption import answers, providers
 from raydist.caption.asking import Access, Media
 from raydist.caption.limits import Stop
-from raydist.caption.one import Captioner, Outcome
+from raydist.caption.one import Captioner, Door, Outcome
 from raydist.caption.patience import Patience
 from raydist.caption.prices import Price
 from raydist.caption.prompt import Prompt
@@ -120,8 +120,7 @@ class Asker:
             return row_of(clip, self._task, Outcome(reason=clip["reason"], detail=clip["detail"]), 0.0)
         self._door.begin()
         try:
-            known = answers.kept(self._location, clip, self._task.origin, self._task.prompt.hash)
-            return known or self._asked(clip)
+            return known(self._location, clip, self._task, self._door) or self._asked(clip)
         finally:
             self._door.end()
 
@@ -143,6 +142,16 @@ class Asker:
                 # A full disk, or a bucket that is away: what is known goes on to the driver, nothing more is asked.
                 self._door.stop("disk", f"an answer cannot be written to the archive: {error}")
         return row
+
+
+def known(location: str, clip: Row, task: Task, door: Door) -> Row | None:
+    """What need not be asked of a clip: it has an answer that waits, or the archive does not say and all stops."""
+    try:
+        return answers.kept(location, clip, task.origin, task.prompt.hash)
+    except (OSError, StoreError) as error:
+        why = f"answers cannot be read from the archive: {error}"
+        door.stop("disk", why)
+        return row_of(clip, task, Outcome(left=True, detail=why), 0.0)
 
 
 def row_of(clip: Row, task: Task, outcome: Outcome, seconds: float) -> Row:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -99,12 +99,15 @@ def run(config: Config, wanted: Wanted) -> Report:
         spent = _work(config, job, found, ledger, name, _count(config, job, found, wanted))
         if spent.requests:
             ledger.account(spent, *before)
-        if read.need_table(location, "clips").version != found.versions["clips"]:
-            stale.delete_stale(location)
-        compact.compact_if_alone(location, "captions", held)
+        notes: list[str] = []
+        with compact.tidying(notes):
+            if read.need_table(location, "clips").version != found.versions["clips"]:
+                stale.delete_stale(location)
+            compact.compact_if_alone(location, "captions", held)
     if config.caption.batch_api and ledger.why_left and ledger.counts["clips"] == recovered_clips:
         spent.stop, spent.why = "fatal", ledger.why_left.most_common(1)[0][0]
     report = summary.report(name, time.monotonic() - began, job, found, ledger, spent, recovered)
+    report = replace(report, notes=(*report.notes, *notes))
     save(report, location)
     if spent.stop == "disk":
         raise StoreError(

@@ -112,7 +112,8 @@ def _compare(config: Config, location: str, there: Present, group: suspects.Grou
     is_named = bool(config.embed.model or config.embed.adapter)
     try:
         model = choice.to_search(location, config.embed.model, config.embed.adapter)
-        info = recall(model.model_key, model.name, model.location, model.adapter)
+        adapter = models.brought(location, model.adapter)
+        info = recall(model.model_key, model.name, model.location, adapter)
         if info is None:
             raise StoreError(
                 f"the weights of {model.name!r} on this machine are not those of the archive's vectors: bring the same "

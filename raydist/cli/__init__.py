@@ -8,15 +8,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 
 import click
 
 from raydist.cli import about, cluster, dedup, finding, stages
-from raydist.cli.common import INTERRUPTED, cli
-from raydist.errors import RaydistError, disk_remedy
+from raydist.cli.common import cli
+from raydist.errors import INTERRUPTED, RaydistError, disk_remedy
 from raydist.progress import talk
 
-__all__ = ["about", "cli", "cluster", "dedup", "finding", "main", "stages"]
+__all__ = ["about", "cli", "cluster", "dedup", "finding", "main", "stages", "told"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,8 +27,13 @@ def main(arguments: list[str] | None = None) -> None:
         talk.print("raydist does not run on Windows itself: use it in WSL2")
         raise SystemExit(2)
     _take_stops()
+    told(lambda: cli.main(args=arguments, prog_name="raydist", standalone_mode=False))
+
+
+def told(work: Callable[[], object]) -> None:
+    """Do it; what it raises becomes one message and an exit code."""
     try:
-        cli.main(args=arguments, prog_name="raydist", standalone_mode=False)
+        work()
     except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
         talk.print("interrupted; the same command goes on from here")
         sys.stdout.flush()
@@ -62,6 +68,8 @@ def _take_stops() -> None:
 
 
 def _explain(error: BaseException, message: str) -> None:
+    from raydist.store.credentials import scrubbed
+
     if os.environ.get("RAYDIST_DEBUG"):
-        talk.print("".join(traceback.format_exception(error)), markup=False)
-    talk.print(f"error: {message}", markup=False, style="red")
+        talk.print(scrubbed("".join(traceback.format_exception(error))), markup=False)
+    talk.print(f"error: {scrubbed(message)}", markup=False, style="red")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raydist.cli.common import INTERRUPTED, Resolve, as_json, cli, print_json, settings
+from raydist.cli.common import Resolve, as_json, cli, print_json, settings
 from raydist.cli.ordered import STEPS, order_of
-from raydist.errors import UsageError
+from raydist.errors import INTERRUPTED, UsageError
 from raydist.progress import talk
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def logs(resolve: Resolve, job: str, follow: bool, address: str | None, as_json:
     if follow:
         _follow(client, place, job, as_json=as_json)
         return
-    with errors(place):
+    with errors(place, job):
         text = client.get_job_logs(job)
     told = Told()
     for is_data, line in [*told.feed(text), *told.rest()]:
@@ -172,7 +172,7 @@ def stop(resolve: Resolve, job: str, address: str | None, as_json: bool) -> None
     if as_json:
         print_json([outcome])
     elif outcome["stopped"]:
-        click.echo(f"{job} is stopped; what was done is kept")
+        click.echo(f"{job} is stopped; what was committed is kept")
     else:
         click.echo(f"{job} had ended already ({outcome['status'].lower()})")
 
@@ -212,7 +212,7 @@ def _follow(client: Any, place: str, job: str, *, as_json: bool = False) -> None
         )
         raise SystemExit(INTERRUPTED) from None
     if ended.status == "STOPPED":
-        talk.print(f"{job} was stopped; what was done is kept, and the same command goes on from there")
+        talk.print(f"{job} was stopped; what was committed is kept, and the same command goes on from there")
     elif ended.code > 128:
         talk.print(
             f"{job}: its driver was killed by signal {ended.code - 128}; what was committed is kept, and the same "

@@ -17,8 +17,6 @@ from raydist.progress import talk
 if TYPE_CHECKING:
     from raydist.records import Report
 
-INTERRUPTED = 130
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)

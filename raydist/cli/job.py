@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from raydist import cli, runtime
-from raydist.errors import RaydistError
 from raydist.progress import talk
 from raydist.sections import Ray
 
@@ -24,24 +23,22 @@ def main(file: str) -> None:
     from raydist.submit import arrival, marks  # once the environment is as where the job was submitted
 
     runtime.take_stops()
-    try:
+
+    def checked_and_run() -> None:
         with runtime.session(Ray()):
             arrival.check(job, arrival.places_of(job["archive"], _overrides(job)))
             talk.print("checked: every node sees the archive and what was named")
             with marks.marked():  # within the session, which sends what workers print to stderr
                 cli.main(list(job["arguments"]))
-    except RaydistError as error:
-        talk.print(f"error: {error}", markup=False)
-        raise SystemExit(error.exit_code) from None
+
+    cli.told(checked_and_run)
 
 
 def _overrides(job: dict[str, Any]) -> dict[str, str]:
-    """[roots] of the settings that came with the job."""
-    from raydist.config import load
-
-    named = job["arguments"]
-    file = named[named.index("--config") + 1] if "--config" in named else None
-    return dict(load(file).config.roots)
+    """Roots that `--set roots.NAME=FOLDER` places; those of a file stay where they were."""
+    changes = [word.removeprefix("--set=") for word in job["arguments"] if word.startswith("--set=roots.")]
+    parted = [change.partition("=") for change in changes]
+    return {name.strip().removeprefix("roots."): place.strip() for name, _, place in parted}
 
 
 if __name__ == "__main__":

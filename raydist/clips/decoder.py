@@ -85,11 +85,14 @@ class Decoder:
             fingerprint=file["file_fingerprint"],
         )
         began = time.time()
+        self._busy.begin()
         for clip, result in zip(clips, decoded, strict=True):
             spent_s = time.time() - began
-            self._busy.add(spent_s)
+            self._busy.end()
             yield {**_row(file["video_id"], clip, result), "decode_s": spent_s, "began": began}
             began = time.time()
+            self._busy.begin()
+        self._busy.end()
 
 
 def _row(video_id: str, clip: dict[str, Any], result: DecodedClip) -> dict[str, Any]:

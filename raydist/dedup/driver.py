@@ -28,13 +28,13 @@ from raydist.store import current, lease, schema, settings, sql, stale
 from raydist.store import read as tables
 from raydist.store.location import is_uri
 from raydist.store.models import Stored
-from raydist.store.runs import new_run, save
+from raydist.store.runs import SCRATCH, new_run, save, sweep_scratch
 
 STAGE = "dedup"
 
 
 _NOTHING = Joined(
-    edges=Path(shared.SCRATCH),
+    edges=Path(SCRATCH),
     crowds=CROWDS.empty_table(),
     pairs=0,
     written=0,
@@ -56,12 +56,13 @@ def run(config: Config, request: Request) -> Report:
     settings.open_existing(location)
     model = choice.to_search(location, config.embed.model, config.embed.adapter)
     reference = _reference(location, request.against, model)
-    decisions.record(location, request.said(reference.name), request.by)
     name = new_run(STAGE)
     with lease.Lease(location, STAGE, run=name) as held:
+        # Within the lease: a store that keeps no writers apart was refused before.
+        decisions.record(location, request.said(reference.name), request.by)
         _refuse_twin(held)
         stale.repair_unless_scanning(location)
-        shared.sweep(location, STAGE)  # no other one is at work
+        sweep_scratch(location, f"{STAGE}-*")  # no other one is at work
         try:
             with shared.work(location, name) as scratch:
                 found = _pairs(config, model, reference, scratch, retry_failed=request.retry_failed)
@@ -99,7 +100,7 @@ def _reference(location: str, against: str | None, model: Stored) -> Reference:
 
 
 def _refuse_twin(held: lease.Lease) -> None:
-    twins = [holder for holder in held.others() if holder.verb == STAGE]
+    twins = held.living(lambda holder: holder.verb == STAGE)
     if twins:
         raise StoreError(f"{twins[0]} finds duplicates in this archive already: wait for it, or stop it")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from raydist.dedup import shared
 from raydist.dedup.spread import EDGES, Joined
 from raydist.store import commit, read, schema, sql
-from raydist.store.join import buckets
+from raydist.store.join import parts
 
 PAIRS_A_PART = 20_000
 """Written at once: some 10 MB with all their names."""
@@ -45,8 +45,8 @@ def current(location: str, keys: pa.ChunkedArray, fingerprints: pa.ChunkedArray)
     batch = pa.RecordBatch.from_arrays(
         [_whole(keys.cast(pa.int64())), _whole(fingerprints.cast(pa.string()))], ["clip_key", "fingerprint"]
     )
-    for bucket in buckets(clips, max(clips.count_rows(), len(keys))):
-        found[bucket.places(batch)[1]] = True
+    for part in parts(clips, {}):
+        found[part.places(batch)[1]] = True
     return found
 
 

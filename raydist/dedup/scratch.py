@@ -31,8 +31,9 @@ def save(folder: Path, **arrays: NDArray[Any]) -> None:
     """Write arrays into a folder, which appears when they are all there."""
     draft = folder.with_name(f"{folder.name}.{os.getpid()}.draft")
     draft.mkdir(parents=True, exist_ok=True)
-    for name, array in arrays.items():
-        np.save(draft / f"{name}.npy", array)
+    with shared.room():
+        for name, array in arrays.items():
+            np.save(draft / f"{name}.npy", array)
     if folder.exists():  # of a task that Ray ran twice: the same arrays
         shutil.rmtree(draft)
     else:

@@ -8,8 +8,10 @@ Writes    `runs/<run>/join/` of the archive, deleted when the join is over; copi
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raydist.errors import StoreError
 from raydist.store import buckets, runs
 from raydist.store.location import is_uri, join
 
 T = TypeVar("T")
-
-SCRATCH = "join"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,31 +44,20 @@ _now: ContextVar[Shared | None] = ContextVar("_now", default=None)
 def work(location: str, run: str) -> Iterator[Path]:
     """The work folder of a run's join, for the length of a `with` block: in the archive, or shared through it."""
     if not is_uri(location):
-        folder = runs.run_folder(location, run) / SCRATCH
+        folder = runs.run_folder(location, run) / runs.SCRATCH
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return
     # No folder of the user's: a node may have another home, or none to write to.
-    folder = Path(tempfile.gettempdir()) / f"raydist-{uuid.uuid4().hex[:12]}" / SCRATCH
+    folder = Path(tempfile.gettempdir()) / f"raydist-{uuid.uuid4().hex[:12]}" / runs.SCRATCH
     try:
-        with using(Shared(folder=folder, address=join(location, runs.FOLDER, run, SCRATCH))):
+        with using(Shared(folder=folder, address=join(location, runs.FOLDER, run, runs.SCRATCH))):
             yield folder
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
-        runs.discard(location, run, [f"{SCRATCH}/**"])
-
-
-def sweep(location: str, verb: str) -> None:
-    """Delete what joins that were killed left in the archive; no other one is at work."""
-    if is_uri(location):
-        left = runs.listed(location, f"{verb}-*/{SCRATCH}/**")
-        for run in sorted({name.partition("/")[0] for name in left}):
-            runs.discard(location, run, [f"{SCRATCH}/**"])
-        return
-    for folder in runs.run_folder(location, "").glob(f"{verb}-*/{SCRATCH}"):
-        shutil.rmtree(folder, ignore_errors=True)
+        runs.discard(location, run, [f"{runs.SCRATCH}/**"])
 
 
 @contextmanager
@@ -93,6 +83,26 @@ def carried(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
+@contextmanager
+def room() -> Iterator[None]:
+    """Around what is written into the folder: where a machine's disk is full, say what to do.
+
+    Raises:
+        StoreError: it is, and the folder is a shared one.
+    """
+    try:
+        yield
+    except OSError as error:
+        shared = _now.get()
+        if shared is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreError(
+            f"{str(shared.folder.parent.parent)!r} on {socket.gethostname()} is full: a join of vectors in a bucket "
+            "takes two to three times their room in the temporary folder of every node (1 KB a clip of 512 numbers). "
+            "Set TMPDIR, where the command starts, to a folder with room on all of them"
+        ) from error
+
+
 def sent(file: Path) -> None:
     """Other machines may ask for a file that was written here."""
     shared = _now.get()
@@ -107,7 +117,8 @@ def brought(file: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{uuid.uuid4().hex}")
         try:
-            buckets.download(shared.address, file.relative_to(shared.folder).as_posix(), draft)
+            with room():
+                buckets.download(shared.address, file.relative_to(shared.folder).as_posix(), draft)
             draft.replace(file)
         finally:
             draft.unlink(missing_ok=True)

@@ -197,6 +197,7 @@ def write_table(table: pa.Table, file: Path) -> None:
     """Write a Parquet file, which appears when it is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".draft")
-    pq.write_table(table, draft)
+    with shared.room():
+        pq.write_table(table, draft)
     draft.rename(file)
     shared.sent(file)

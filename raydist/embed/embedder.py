@@ -36,6 +36,7 @@ class Embedder:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Embed the clips that have frames; the others keep their reason."""
         since = time.perf_counter()
+        self._busy.begin()
         reasons = table["reason"].to_pylist()
         details = table["detail"].to_pylist()
         good = [row for row, reason in enumerate(reasons) if not reason]
@@ -55,7 +56,7 @@ class Embedder:
         empty = pa.array([bool(reason) for reason in reasons])
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim, mask=empty)
         spent_s = time.perf_counter() - since
-        self._busy.add(spent_s)
+        self._busy.end()
         kept = table.drop_columns(["frames", "reason", "detail"])
         for name, values in (
             ("reason", pa.array(reasons, pa.string())),

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from raydist.config import Config
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
-from raydist.errors import ArchiveError
+from raydist.errors import ArchiveError, StoreError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
@@ -55,6 +56,7 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
         ModelError: the model or its adapter is unknown or not on this machine.
         StoreError: no model was named and the archive has several, or its name stands for another one there.
         ResourceError: the cluster cannot run the plan.
+        SourceError: the disk, server or credentials of most clips went away.
     """
     began = time.monotonic()
     location = config.require_archive()
@@ -72,7 +74,8 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
     with lease.Lease(location, "embed", run=name) as held:
         Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
-        ledger = Ledger(location, info, retry_failed=retry_failed)
+        ledger = Ledger(location, info, retry_failed=retry_failed, max_failed=config.max_failed)
+        held.counts, ledger.committed = ledger.counts, held.told
         manifest = Manifest.of_run(location, name)
         try:
             manifest.write(_manifest(location, ledger))
@@ -83,13 +86,19 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
             raise
         finally:
             manifest.remove()
-        _tidy(location, info, ledger, held)
-        # Another writer's rows would miss it: the last to finish builds it.
-        kept = None if held.others() else index.keep(location, info, config.search)
+        # All rows are in: what goes wrong from here on is no more than a note.
+        save(summary(name, time.monotonic() - began, ledger, plan), location)
+        notes, kept = list[str](), None
+        with compact.tidying(notes):
+            _tidy(location, info, ledger, held)
+            # Another writer's rows would miss it: the last to finish builds it.
+            kept = None if held.others() else index.keep(location, info, config.search)
     report = summary(name, time.monotonic() - began, ledger, plan)
+    report = replace(report, notes=(*report.notes, *notes))
     if kept is not None and (kept.done or kept.notes):
         report = replace(report, notes=(*report.notes, *kept.notes), details={**report.details, **index.figures(kept)})
-    save(report, location)
+    with suppress(StoreError, OSError):
+        save(report, location)
     return report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.models.encoder import ModelInfo
 from raydist.runtime.cluster import spilled_bytes
-from raydist.store import commit, models, pending, schema
+from raydist.store import commit, models, outcomes, pending, schema
 
 PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
@@ -36,7 +36,7 @@ class Tables(NamedTuple):
 class Ledger:
     """Pending clips in, commits out; each clip that goes in comes out as a row or as a failure."""
 
-    def __init__(self, location: str, info: ModelInfo, *, retry_failed: bool = False) -> None:
+    def __init__(self, location: str, info: ModelInfo, *, retry_failed: bool = False, max_failed: float = 1.0) -> None:
         self.info = info
         self.rows = 0
         self.failures: Counter[str] = Counter()
@@ -74,6 +74,9 @@ class Ledger:
         self._held: list[Any] = []
         self._held_rows = 0
         self._written: Written | None = None
+        self._losses = outcomes.Losses(max_failed)
+        self.committed: Callable[[], None] = lambda: None
+        """Called behind each commit."""
         self._since = time.monotonic()
         self._rate = gauges.Rate()
         self._launched = self._began = math.inf
@@ -138,6 +141,9 @@ class Ledger:
 
         Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
         committed once.
+
+        Raises:
+            SourceError: the place of most clips has gone; those that failed with it are not noted.
         """
         if self._held:
             if self._written is None:
@@ -149,13 +155,22 @@ class Ledger:
                 )
             written = self._written
             tables = self._open_tables()
+            gone = self._losses.too_many(self._held_rows, written.reasons.elements())
             tables.signatures.commit(written.signatures)
-            tables.failures.commit(written.failures)
+            if gone is None:
+                tables.failures.commit(written.failures)
             self.rows += tables.embeddings.commit(written.embeddings)
             self._count(written)
             self._held, self._held_rows, self._written = [], 0, None
+            self.committed()
             self.spilled_bytes = max(self.spilled_bytes, spilled_bytes() - self._spilled_before)
+            if gone is not None:
+                raise gone
         self._since = time.monotonic()
+
+    def counts(self) -> dict[str, int]:
+        """What is committed so far."""
+        return {"clips": self.returned, "rows": self.rows, "failed": sum(self.failures.values())}
 
     def _open_tables(self) -> Tables:
         """The committers; not before there is something to commit: a run that is refused leaves no empty table."""

@@ -25,7 +25,7 @@ from raydist.eval.figures import DIRECTIONS, Measured, measure
 from raydist.frames.build import Built, ensure
 from raydist.models.encoder import ModelInfo
 from raydist.models.registry import FAST, base_of, describe, is_fast
-from raydist.progress import bar
+from raydist.progress import bar, talk
 from raydist.records import Report
 from raydist.store import lease, roots, settings, stale
 from raydist.store.models import portable
@@ -36,6 +36,9 @@ from raydist.store.shown import shown
 
 BATCH_GPU, BATCH_CPU = 64, 16
 """Clips per forward pass, as for `embed`."""
+
+_TRIES = 3
+"""How often the task is started again without a batch in between."""
 
 WORST = 100
 """Queries that got worse in the report; the file has all."""
@@ -146,15 +149,15 @@ def _encoded(
 
 def _work(config: Config, models: Models, pairs: pa.Table, texts: list[str], resources: runtime.Resources) -> Work:
     section, location = config.embed, config.require_archive()
-    if section.device == "cuda" and resources.gpus < 1:
-        raise ResourceError("embed.device=cuda, but the cluster has no GPU: add one, or set embed.device=cpu")
-    device = "cuda" if section.device != "cpu" and resources.gpus >= 1 else "cpu"
+    device = "cuda" if resources.use_gpu(section.device, "embed.device") else "cpu"
+    if device == "cuda" and resources.gpus < 1:
+        talk.print("eval: asks for a GPU; the cluster has none now, and waits until it has grown")
     return Work(
         location=location,
         model=models.base.location,
         adapter=portable(str(models.adapter or ""), location),
         device=device,
-        threads=max(1, int(resources.cpus - runtime.LIGHT_CPUS)),
+        threads=resources.threads(),
         batch=section.batch or (BATCH_GPU if device == "cuda" else BATCH_CPU),
         geometry=models.geometry,
         places=roots.places(location, config.roots),
@@ -167,32 +170,56 @@ def _work(config: Config, models: Models, pairs: pa.Table, texts: list[str], res
 
 
 def _run_task(work: Work, resources: runtime.Resources) -> Iterator[Texts | Clips]:
-    """One task, which gives its results batch by batch."""
+    """One task, which gives its results batch by batch; where its machine goes, another goes on behind the last one."""
     import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
 
     task = ray.remote(encode).options(
-        num_cpus=min(runtime.ENCODER_CPUS, resources.cpus),
+        num_cpus=min(runtime.ENCODER_CPUS, resources.most_cpus),
         num_gpus=1 if work.device == "cuda" else 0,
         num_returns="streaming",
         max_retries=0,  # it would begin anew, and what it gave before would come twice
     )
-    references: Any = task.remote(work)  # Ray's types know no streams
-    try:
-        for reference in references:
-            yield ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, torch.OutOfMemoryError):
-            raise ResourceError(f"{cause}: lower embed.batch, which is {work.batch}, or set embed.device=cpu") from None
-        raise cause if isinstance(cause, RaydistError) else error from None
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise ResourceError(
-            f"the process that embeds died ({error}): most likely of too little memory. Lower embed.batch, which is "
-            f"{work.batch}, or take a machine with more"
-        ) from None
-    except BaseException:  # Ctrl-C: nobody waits for it any more
-        ray.cancel(references, force=True)
-        raise
+    gone = (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError)
+    texts = done = tries = 0
+    while True:
+        references: Any = task.remote(replace(work, pairs=work.pairs.slice(done)))  # Ray's types know no streams
+        try:
+            for reference in references:
+                part = ray.get(reference)
+                if isinstance(part, Clips):
+                    done, tries = done + len(part.good_B), 0
+                elif texts:
+                    continue
+                texts = 1
+                yield part
+            return
+        except ray.exceptions.RayTaskError as error:
+            raise _explained(error, work) from None
+        except ray.exceptions.OutOfMemoryError as error:
+            raise _died(error, work) from None
+        except gone as error:
+            tries += 1
+            if tries > _TRIES:
+                raise _died(error, work) from None
+            talk.print(f"eval: the process that embeds went, or its machine; another goes on at clip {done:,}")
+        except BaseException:  # Ctrl-C: nobody waits for it any more
+            ray.cancel(references, force=True)
+            raise
+
+
+def _explained(error: Any, work: Work) -> Exception:
+    """What the task raised itself."""
+    cause = error.cause
+    if isinstance(cause, torch.OutOfMemoryError):
+        return ResourceError(f"{cause}: lower embed.batch, which is {work.batch}, or set embed.device=cpu")
+    return cause if isinstance(cause, RaydistError) else error
+
+
+def _died(error: Exception, work: Work) -> ResourceError:
+    return ResourceError(
+        f"the process that embeds died ({error}): most likely of too little memory. Lower embed.batch, which is "
+        f"{work.batch}, or take a machine with more"
+    )
 
 
 def _failures(built: Built, good_N: NDArray[np.bool_]) -> dict[str, int]:

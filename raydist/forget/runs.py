@@ -33,7 +33,7 @@ from raydist.store import objects
 from raydist.store.erase import Target
 from raydist.store.location import folder, is_uri, join
 from raydist.store.manifest import Manifest
-from raydist.store.runs import FOLDER, listed, run_folder
+from raydist.store.runs import FOLDER, listed, run_folder, sweep_scratch
 
 _TRAINED, _WATCHED = "trained.parquet", "watched.parquet"
 _WHOLE = (".html", ".htm", ".png", ".jpg", ".jpeg", ".svg")
@@ -145,6 +145,7 @@ def redact(location: str, traces: Traces) -> list[str]:
         The files that were deleted or changed, below the archive.
     """
     Manifest.sweep(location, list)
+    sweep_scratch(location)
     changed = _freed_far(location, traces) if is_uri(location) else _freed(folder(location), traces)
     _drop_copies(traces.target)
     return changed

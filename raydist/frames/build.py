@@ -27,7 +27,7 @@ from raydist.frames import pixels, room
 from raydist.frames.keep import Keeper, Target, Written, write_outcomes
 from raydist.frames.room import estimate
 from raydist.progress import bar, talk
-from raydist.store import commit, frames, lease, read, roots, schema, stale
+from raydist.store import commit, frames, lease, outcomes, read, roots, schema, stale
 from raydist.store.frames import Known
 from raydist.store.manifest import Manifest
 from raydist.store.runs import new_run, run_folder
@@ -113,6 +113,7 @@ class _Build:
         self._location = target.location
         self._held_blocks: list[Any] = []
         self._written: Written | None = None
+        self._losses = outcomes.Losses(config.max_failed)
         self._since = time.monotonic()
         self._stored_bytes = 0
         self._versions: dict[str, int] = {}
@@ -232,6 +233,9 @@ class _Build:
 
         Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
         committed once.
+
+        Raises:
+            SourceError: the place of most clips has gone; those that failed with it are not noted.
         """
         if self._held_blocks:
             if self._written is None:
@@ -240,14 +244,18 @@ class _Build:
                 write = ray.remote(num_cpus=0)(write_outcomes)
                 self._written = ray.get(write.remote(self._location, self._stage, *self._held_blocks))
             written = self._written
+            gone = self._losses.too_many(written.clips, written.failed.values())
             committers.signatures.commit(written.signatures)
-            committers.failures.commit(written.failures)
+            if gone is None:
+                committers.failures.commit(written.failures)
             if committers.frames is not None:
                 committers.frames.commit(written.frames)
             self.decoded += written.clips - len(written.failed)
             self.failed.update(written.failed)
             self._stored_bytes += written.stored_bytes
             self._held_blocks, self._written = [], None
+            if gone is not None:
+                raise gone
         self._since = time.monotonic()
 
     def _tidy(self) -> None:

@@ -242,7 +242,7 @@ class _Open:
         lacks = stored is None or bool((stored.places(clips) < 0).any())
         if anew or (lacks and time.monotonic() - since >= _LOOK_AGAIN_S):
             try:
-                stored = open_stored(location, table)
+                stored = open_stored(location, table, None if anew else stored)
             except StoreError:
                 stored = None
             self.tables[table] = time.monotonic(), stored

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from raydist import meter
 from raydist.errors import UsageError
 from raydist.store import objects
 from raydist.store.lease import NOTE, holders
@@ -36,7 +37,16 @@ class Run:
     """What it counted last, where there is no report, with `done` and `total` of it."""
     done: int = 0
     total: int = 0
+    held: meter.Held | None = None
+    """What it held of machines, until its last heartbeat; None: a run of before that was counted."""
+    noted: dict[str, int] = field(default_factory=dict)
+    """What it had committed when it last said so, where there is no report."""
     report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What it did."""
+        return self.report.get("counts") or self.noted
 
     @property
     def seconds(self) -> float:
@@ -57,7 +67,8 @@ class Run:
         }
         if not self.report:
             known |= {"doing": self.doing, "done": self.done, "total": self.total}
-        kept = ("counts", "failures", "clips_per_s", "shares", "bound_by")
+        known |= {"counts": self.counts} if self.counts else {}
+        kept = ("failures", "clips_per_s", "shares", "bound_by")
         known |= {name: self.report[name] for name in kept if self.report.get(name)}
         return {name: value for name, value in known.items() if value not in ("", None)}
 
@@ -97,7 +108,7 @@ def by_stage(found: Iterable[Run]) -> dict[str, dict[str, Any]]:
         sums["runs"] += 1
         sums["seconds"] = round(sums["seconds"] + run.seconds, 1)
         sums["how"][run.how] = sums["how"].get(run.how, 0) + 1
-        for name, count in run.report.get("counts", {}).items():
+        for name, count in run.counts.items():
             sums["counts"][name] = sums["counts"].get(name, 0) + count
         sums["clips_per_s"] = run.report.get("clips_per_s") or sums["clips_per_s"]
     return stages
@@ -126,8 +137,16 @@ def _read(location: str, name: str, at_work: set[str]) -> Run | None:
         doing=str(note.get("doing", "")),
         done=int(note.get("done", 0)),
         total=int(note.get("total", 0)),
+        held=_held(note),
+        noted={str(key): int(count) for key, count in (note.get("counts") or {}).items()},
         report=report,
     )
+
+
+def _held(note: dict[str, Any]) -> meter.Held | None:
+    if "held_core_s" not in note:
+        return None
+    return meter.Held(float(note["held_core_s"]), float(note.get("held_gpu_s", 0)))
 
 
 def _document(location: str, name: str) -> dict[str, Any]:

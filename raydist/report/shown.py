@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from raydist.rendering import length
+
 _SHOWN = 20
 """Runs that are listed one by one; the JSON has them all."""
 
@@ -16,7 +18,7 @@ def render(report: dict[str, Any]) -> str:
         counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sums["counts"].items())
         pace = f", {sums['clips_per_s']:,.1f} clips/s" if sums["clips_per_s"] else ""
         how = ", ".join(f"{count} {how}" for how, count in sums["how"].items())
-        lines.append(f"{stage:<10} {counts or 'no counts'} in {_length(sums['seconds'])}{pace}  ({how})")
+        lines.append(f"{stage:<10} {counts or 'no counts'} in {length(sums['seconds'])}{pace}  ({how})")
     if not report["stages"]:
         lines.append("done       nothing in this time; --since 7d looks further back")
     odd = [run for run in report["runs"] if run["how"] != "done"]
@@ -42,19 +44,13 @@ def _told(run: dict[str, Any]) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    parts = [f"{cost['core_hours']:,.2f} core hours"]
+    parts = [f"{cost['core_hours']:,.2f} core hours held ({cost['busy_core_hours']:,.2f} at work)"]
     if cost["gpu_hours"]:
-        parts.append(f"{cost['gpu_hours']:,.2f} GPU hours")
+        parts.append(f"{cost['gpu_hours']:,.2f} GPU hours held ({cost['busy_gpu_hours']:,.2f} at work)")
     parts += [f"{amount:,.2f} {currency}".strip() for currency, amount in cost["money"].items()]
-    left = f" (not measured: {', '.join(cost['unmeasured'])})" if cost["unmeasured"] else ""
+    left = f" (not noted, so less than it was: {', '.join(cost['unmeasured'])})" if cost["unmeasured"] else ""
     return ", ".join(parts) + left
 
 
 def _when(text: str) -> str:
     return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}"
-
-
-def _length(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

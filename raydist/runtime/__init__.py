@@ -1,17 +1,8 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
 from raydist.runtime.data import blocks, references, units_of
-from raydist.runtime.planning import (
-    ENCODER_CPUS,
-    LIGHT_CPUS,
-    SMALLEST_SHARE,
-    Node,
-    Plan,
-    Resources,
-    announce,
-    described,
-    plan,
-)
+from raydist.runtime.planning import ENCODER_CPUS, SMALLEST_SHARE, Plan, announce, described, plan
+from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
 from raydist.runtime.start import interrupts_kept, session, take_stops
 
 __all__ = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from raydist import gauges
+from raydist import gauges, progress
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -23,6 +23,9 @@ TIMES = 4
 
 UNREAD = 64
 """Blocks that may wait for the driver while it commits."""
+
+WAITS_S = 60.0
+"""After so long without a result it is said which actors have no place."""
 
 _SHOWN_EACH_S = 1.0
 _ACTORS = "MapBatches("
@@ -78,12 +81,13 @@ class Watch:
 
     def __init__(self) -> None:
         self._shown = 0.0
+        self._came, self._came_at = -1, time.monotonic()
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing to do."""
 
     def on_execution_step(self, executor: Any) -> None:
-        """Drop the statistics of blocks that are done, which nobody reads, and show the queues."""
+        """Drop the statistics of blocks that are done, which nobody reads; show the queues, and what is waited for."""
         now = time.monotonic()
         show = now - self._shown >= _SHOWN_EACH_S
         for operator, state in executor._topology.items():
@@ -95,9 +99,40 @@ class Watch:
                 gauges.show("raydist_queue_blocks", state.total_enqueued_input_blocks(), stage=stage)
         if show:
             self._shown = now
+            gauges.refresh()
+            progress.wait_for(self._waits(executor, now))
 
     def after_execution_succeeds(self, executor: Any) -> None:
-        """Nothing to do."""
+        """Nothing is waited for."""
+        progress.wait_for("")
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Nothing to do."""
+        """Nothing is waited for."""
+        progress.wait_for("")
+
+    def _waits(self, executor: Any, now: float) -> str:
+        """Actors without a place, where nothing has come for long; "" where something comes, or all have one."""
+        came = sum(operator.metrics.num_task_outputs_generated for operator in executor._topology if _is_pool(operator))
+        if came != self._came:
+            self._came, self._came_at = came, now
+        if now - self._came_at < WAITS_S:
+            return ""
+        missing = [f"{count} {name}" for name, count in map(_missing, executor._topology) if count]
+        if not missing:
+            return ""
+        return f"waiting for a place for {' and '.join(missing)}: did a node go away, or has none come yet?"
+
+
+def _is_pool(operator: Any) -> bool:
+    return operator.name.startswith(_ACTORS) and hasattr(operator, "get_actor_info")
+
+
+def _missing(operator: Any) -> tuple[str, int]:
+    """Of a step: its actors in words, and how many of them have not started, or not again."""
+    if not _is_pool(operator):
+        return "", 0
+    told = operator.get_actor_info()
+    asked = getattr(operator, "_ray_remote_args", {})
+    size = f"{asked['num_gpus']:g} GPU" if asked.get("num_gpus") else f"{asked.get('num_cpus', 1):g} CPU"
+    count = told.pending + told.restarting
+    return f"{operator.name[len(_ACTORS) : -1].lower()}{'s' * (count != 1)} ({size} each)", count

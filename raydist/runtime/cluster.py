@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raydist.runtime.planning import Node, Resources
+from raydist.runtime.resources import Node, Resources
 from raydist.sections import Ray
 
 _LAUNCHER = "~/ray_bootstrap_config.yaml"
@@ -24,12 +24,9 @@ def offered(section: Ray, *, local: bool) -> Resources:
     Args:
         local: Ray runs on this machine alone, and does not grow.
     """
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own gap
-    each = tuple(_node(node["Resources"]) for node in nodes if node["Alive"])
+    each = there()
     cpus, gpus = sum(node.cpus for node in each), sum(node.gpus for node in each)
-    most = {} if local else _most()
+    most, largest = ({}, 0.0) if local else _most(each)
     return Resources(
         cpus=cpus,
         gpus=gpus,
@@ -37,7 +34,16 @@ def offered(section: Ray, *, local: bool) -> Resources:
         each=each,
         max_cpus=max(cpus, section.max_cpus or most.get("CPU", 0.0)),
         max_gpus=max(gpus, section.max_gpus or most.get("GPU", 0.0)),
+        node_cpus=largest,
     )
+
+
+def there() -> tuple[Node, ...]:
+    """The nodes of the cluster at this moment; inside a Ray session."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own gap
+    return tuple(_node(node["Resources"]) for node in nodes if node["Alive"])
 
 
 def spilled_bytes() -> int:
@@ -61,29 +67,39 @@ def _node(resources: dict[str, float]) -> Node:
     )
 
 
-def _most() -> dict[str, float]:
-    """CPUs and GPUs once the autoscaler has started all that it may; empty where nothing tells of one."""
+def _most(there: tuple[Node, ...]) -> tuple[dict[str, float], float]:
+    """CPUs and GPUs once the autoscaler has started all that it may, and the cores of its largest machine; empty and 0
+    where nothing tells."""
     try:
         import ray._private.state
 
         told = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-        return {name: float(count) for name, count in told.items()} or _launched(Path(os.path.expanduser(_LAUNCHER)))
+        if told:
+            return {name: float(count) for name, count in told.items()}, 0.0
+        return _launched(Path(os.path.expanduser(_LAUNCHER)), there)
     except Exception:  # noqa: BLE001  # no public call tells it, and the settings do
-        return {}
+        return {}, 0.0
 
 
-def _launched(path: Path) -> dict[str, float]:
-    """From the configuration of Ray's cluster launcher: nodes of each type times what a node has."""
+def _launched(path: Path, there: tuple[Node, ...]) -> tuple[dict[str, float], float]:
+    """From the configuration of Ray's cluster launcher: nodes of each type times what a node has.
+
+    It does not know the size of machines that somebody has: they count as the smallest of those that are there.
+    """
     if not path.is_file():
-        return {}
+        return {}, 0.0
     import yaml  # type: ignore[import-untyped]
 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     limit = config.get("max_workers", math.inf)
     head = config.get("head_node_type", "")
     most: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
+    known = {"CPU": min(node.cpus for node in there), "GPU": min(node.gpus for node in there)}
+    largest = 0.0
     for name, kind in config.get("available_node_types", {}).items():
         count = min(kind.get("max_workers", 0), limit) + (name == head)
+        sizes = kind.get("resources")
+        largest = max(largest, sizes.get("CPU", 0)) if sizes else largest
         for what in most:
-            most[what] += count * kind.get("resources", {}).get(what, 0)
-    return most
+            most[what] += count * (sizes or known).get(what, 0)
+    return most, largest

@@ -11,18 +11,17 @@ encoders need are kept out of the count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raydist.errors import ResourceError
 from raydist.progress import talk
+from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
 
 if TYPE_CHECKING:
     from ray.data import ActorPoolStrategy
-
-LIGHT_CPUS = 1.0
-"""Kept free for reading the manifest: a plan whose actors hold every core would wait for ever."""
 
 ENCODER_CPUS = 0.5
 """Logical cores of an encoder. On a CPU-only machine it computes on all cores; the system shares them with decoders."""
@@ -38,69 +37,6 @@ SMALL_STORE = 1 << 30
 
 _PARTS = 1000
 """Ray counts in ten-thousandths of a core; this counts in thousandths, rounded down."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """What one machine offers."""
-
-    cpus: float
-    gpus: float = 0.0
-    memory_bytes: int = 0
-    """For processes; 0: unknown."""
-    store_bytes: int = 0
-    """Of the object store; 0: unknown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What the cluster offers to this run."""
-
-    cpus: float
-    gpus: float
-    nodes: int
-    each: tuple[Node, ...] = ()
-    """Those nodes; empty: all alike."""
-    max_cpus: float = 0.0
-    """What it may grow to by itself, its present CPUs included; no more than these: it does not grow."""
-    max_gpus: float = 0.0
-
-    @property
-    def grows(self) -> bool:
-        """Whether more machines come when work waits for them."""
-        return self.max_cpus > self.cpus or self.max_gpus > self.gpus
-
-    @property
-    def most_cpus(self) -> float:
-        """Now, or once it has grown."""
-        return max(self.cpus, self.max_cpus)
-
-    @property
-    def most_gpus(self) -> float:
-        """Now, or once it has grown."""
-        return max(self.gpus, self.max_gpus)
-
-    def machines(self) -> tuple[Node, ...]:
-        """The nodes that are there."""
-        count = max(1, self.nodes)
-        whole, rest = divmod(int(self.gpus), count)
-        return self.each or tuple(Node(cpus=self.cpus / count, gpus=whole + (at < rest)) for at in range(count))
-
-    def use_gpu(self, device: str, setting: str) -> bool:
-        """Whether a stage computes on GPUs.
-
-        Args:
-            device: `auto`, `cpu` or `cuda`, the value of `setting`.
-
-        Raises:
-            ResourceError: `cuda`, and the cluster has no GPU and will get none.
-        """
-        if device == "cuda" and self.most_gpus < 1:
-            raise ResourceError(
-                f"{setting}=cuda, but the cluster has no GPU: add one, or set {setting}=cpu (a cluster that gets GPU "
-                "nodes when they are asked for: set ray.max_gpus)"
-            )
-        return device != "cpu" and self.most_gpus >= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +96,13 @@ def plan(
     free = _left_to_workers(machines, least_encoders, each, gpus)
     # One a core; half a core beside an encoder is one too: decoders and encoders are seldom busy at once.
     wanted = workers or max(1, sum(int(cores + 0.5) for cores in free or ()))
-    fraction = min(1.0, _fit_memory(machines, memory_mb) / wanted) if memory_mb and not workers else 1.0
+    if worker_cpus and not workers:
+        wanted = max(1, min(wanted, _room(free or (), worker_cpus)))
+    fraction = 1.0
+    if memory_mb and not workers:
+        held = _fit_memory(machines, memory_mb, worker_cpus or 1.0)
+        # Of machines that hold none at all nothing can be told about those that will come.
+        fraction = min(1.0, held / wanted) if held or not resources.grows else 1.0
     wanted = min(max(1, int(wanted * fraction)), units or wanted)
     if resources.grows:
         share = worker_cpus or 1.0
@@ -174,7 +116,6 @@ def plan(
         most = wanted
     if not gpus and encoder_count and share == each:
         share -= 1 / _PARTS  # Ray would make one actor of a decoder and an encoder that ask for the same
-    cores = int((resources.cpus - LIGHT_CPUS) // max(1, least_encoders))
     return Plan(
         workers=most,
         worker_cpus=share,
@@ -183,7 +124,7 @@ def plan(
         encoder_cpus=0.0 if gpus or not encoder_count else each,
         least_workers=max(1, min(fits, most)),
         least_encoders=least_encoders,
-        threads=threads or max(1, min(cores, int(max(node.cpus for node in machines)))),
+        threads=threads or resources.threads(least_encoders),
     )
 
 
@@ -211,6 +152,8 @@ def described(
     lines = [f"plan: {', '.join(parts)}, on {nodes} ({resources.cpus:g} CPUs{gpus})"]
     if resources.grows:
         lines.append(f"the cluster may grow to {resources.most_cpus:g} CPUs and {resources.most_gpus:g} GPUs")
+        if made.worker_cpus > resources.largest_cpus:
+            lines.append(f"{what} wait for a machine of {made.worker_cpus:g} CPUs: none that is there is as large")
     stores = [node.store_bytes for node in resources.machines() if node.store_bytes]
     if stores and min(stores) < SMALL_STORE and batch:
         lines.append(
@@ -246,8 +189,9 @@ def _encoders(resources: Resources, encoders: int | None, gpus: bool) -> tuple[i
                 "lower embed.encoders, or set embed.device=cpu"
             )
         return count, max(1, min(count, int(resources.gpus)))
-    now = max(1, min(resources.nodes, int(resources.cpus // 2)))
-    grown = max(now, int(now * resources.most_cpus / max(1.0, resources.cpus)))
+    now = max(1, min(sum(node.cpus >= 1 for node in resources.machines()), int(resources.cpus // 2)))
+    size = resources.cpus / now if resources.cpus >= 1 else resources.largest_cpus
+    grown = max(now, int(resources.most_cpus / max(1.0, size)))
     count = encoders or grown
     return count, max(1, min(count, now)) if resources.grows else count
 
@@ -281,10 +225,12 @@ def _take(free: list[float], amount: float, first: int) -> bool:
     return False
 
 
-def _fit_memory(machines: Sequence[Node], memory_mb: int) -> int:
-    """Workers that the nodes' memory holds if each takes what it may."""
+def _fit_memory(machines: Sequence[Node], memory_mb: int, share: float) -> int:
+    """Workers that the nodes' memory holds if each takes what it may; no more of a node than its cores hold."""
     each = (memory_mb + WORKER_MB) << 20
-    return sum(int(node.memory_bytes // each) if node.memory_bytes else int(node.cpus) for node in machines)
+    cores = [math.ceil(node.cpus / share) for node in machines]
+    memory = [node.memory_bytes // each if node.memory_bytes else int(node.cpus) for node in machines]
+    return sum(map(min, cores, memory))
 
 
 def _room(free: Sequence[float], each: float) -> int:
@@ -308,6 +254,11 @@ def _share(free: Sequence[float], wanted: int, given: float) -> tuple[int, float
 
 def _grown(resources: Resources, encoders: float, workers: int, each: float, fraction: float) -> int:
     """Workers once the cluster has grown as far as it may; `encoders`: the cores that those take."""
+    if each > resources.node_cpus > 0 and each > resources.largest_cpus:
+        raise ResourceError(
+            f"a worker of {each:g} CPUs finds a place on no machine: the largest that the cluster may start has "
+            f"{resources.largest_cpus:g}; lower decode.cpus"
+        )
     room = int((resources.most_cpus - LIGHT_CPUS - encoders) / each)
     if workers > room or room < 1:
         raise ResourceError(
@@ -320,6 +271,11 @@ def _grown(resources: Resources, encoders: float, workers: int, each: float, fra
 def _refused(
     resources: Resources, workers: int, encoders: int, encoder_cpus: float, worker_cpus: float
 ) -> ResourceError:
+    if resources.cpus < 1:
+        return ResourceError(
+            f"the cluster has {resources.cpus:g} CPUs now: say what it may grow to with --set ray.max_cpus=N (or "
+            "RAYDIST_RAY_MAX_CPUS on its head), or add a machine for the workers"
+        )
     needed = LIGHT_CPUS + encoder_cpus * encoders + (worker_cpus or SMALLEST_SHARE) * workers
     return ResourceError(
         f"the cluster has {resources.cpus:g} CPUs; {workers} workers and {encoders} encoders "

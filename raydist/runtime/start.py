@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from raydist import meter
 from raydist.errors import ResourceError
 from raydist.progress import talk
-from raydist.runtime.cluster import offered, spilled_bytes
-from raydist.runtime.planning import LIGHT_CPUS, Resources
+from raydist.runtime.cluster import offered, spilled_bytes, there
+from raydist.runtime.resources import LIGHT_CPUS, Resources
 from raydist.sections import Ray
 
 _QUIET = {
@@ -36,6 +37,8 @@ _SILENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 """Unless `--debug` asks for it all."""
+
+_METERED_EACH_S = 10.0
 
 
 @contextmanager
@@ -61,14 +64,43 @@ def session(section: Ray) -> Iterator[Resources]:
         before = spilled_bytes() if found or address else 0
         take_stops()  # after Ray's start, which sets a handler of its own
         # What workers print, Ray prints to `sys.stdout`, where data goes.
-        with redirect_stdout(sys.stderr):
-            yield offered(section, local=not address and not found)
+        is_local = not address and not found
+        with redirect_stdout(sys.stderr), _metered(section, local=is_local) as resources:
+            yield resources
             _say_spilled(before, spilled_bytes())
     finally:
         if not found:
             ray.shutdown()
         if threading.current_thread() is threading.main_thread() and stopped is not None:
             signal.signal(signal.SIGTERM, stopped)
+
+
+@contextmanager
+def _metered(section: Ray, *, local: bool) -> Iterator[Resources]:
+    """What is offered, and a thread that follows how the cluster grows and shrinks: a run costs what it holds."""
+    resources = offered(section, local=local)
+    before = meter.hold(resources.cpus - (LIGHT_CPUS if local else 0.0), resources.gpus)
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(_METERED_EACH_S):
+            try:
+                nodes = there()
+            except Exception:  # noqa: BLE001  # the head is away: what was held last is held still
+                continue
+            if not ended.is_set():
+                meter.hold(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
+
+    follower = threading.Thread(target=follow, name="meter", daemon=True)
+    if not local:
+        follower.start()
+    try:
+        yield resources
+    finally:
+        ended.set()
+        if not local:
+            follower.join(_METERED_EACH_S)  # it must not ask Ray for its nodes while that shuts down
+        meter.hold(*before)
 
 
 def take_stops() -> None:
@@ -79,7 +111,7 @@ def take_stops() -> None:
 
 @contextmanager
 def interrupts_kept() -> Iterator[None]:
-    """Hold a Ctrl-C back until the end; a second one counts at once.
+    """Hold a Ctrl-C, or a SIGTERM that does the same, back until the end; a second one counts at once.
 
     Amid imports and forks Python runs hooks whose exceptions it ignores: an interrupt that is raised there is lost.
     """
@@ -93,15 +125,15 @@ def interrupts_kept() -> Iterator[None]:
         if len(seen) > 1:
             raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
+    before = signal.default_int_handler
+    held = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is before]
+    for number in held:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in held:
+            signal.signal(number, before)
     if seen:
         raise KeyboardInterrupt
 

@@ -96,8 +96,9 @@ def run(config: Config, request: Request) -> Report:
         splits.finish(location)
         if request.resplit:
             notes += resplit.deal_again(location)
-        for table in ("clips", "videos"):
-            compact.compact_if_alone(location, table, held)
+        with compact.tidying(notes):
+            for table in ("clips", "videos"):
+                compact.compact_if_alone(location, table, held)
     report = Report(
         stage="scan",
         run=name,

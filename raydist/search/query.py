@@ -22,7 +22,7 @@ from raydist.models.recall import recall
 from raydist.models.registry import load_encoder
 from raydist.records import Limits, Span
 from raydist.store import read
-from raydist.store.models import Stored
+from raydist.store.models import Stored, brought
 
 # Shape legend: Q queries, D embedding size, T H W C as in frames
 
@@ -88,12 +88,13 @@ class Asker:
             StoreError: if the weights of that name are not the ones that were used.
         """
         model = self._model
-        if model.adapter and not os.path.isdir(model.adapter):
+        adapter = brought(self._location, model.adapter)
+        if adapter and not os.path.isdir(adapter):
             raise ModelError(
                 f"the vectors of {model.name!r} were made with the adapter in {model.adapter!r}, and that folder is "
                 "gone: words and pictures need it. Bring it back, or name another model; --clip works without it."
             )
-        info = recall(model.model_key, model.name, model.location, model.adapter)
+        info = recall(model.model_key, model.name, model.location, adapter)
         if info is None and model.adapter:
             raise StoreError(
                 f"the adapter in {model.adapter!r} with the weights of {model.name!r} on this machine is not what made "

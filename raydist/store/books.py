@@ -9,28 +9,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydist.store import read
-from raydist.store.join import BUCKET_ROWS, Bucket, ranges
-from raydist.store.join import bucket as load
+from raydist.store.join import PART_CLIPS, Part, Side, parts
 from raydist.store.schema import embeddings_table
-from raydist.store.sql import all_of, equals
+from raydist.store.sql import is_in
 from raydist.store.tables import lance_errors, open_table
 
-_THREADS = 2
-"""Ranges of clips that are counted at once; together they take the memory of a bucket."""
-
-_DONE, _LOST = 0, 1
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_CAPTION = "caption"
+_FAILURES, _CAPTIONS = "/failures", "/captions"
+"""Sides of the join beside the models' rows, which go by their keys: those hold no slash."""
+_NEVER = -(2**63)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +67,13 @@ def books(
     location: str,
     stage: str = "embed",
     *,
-    bucket_rows: int = BUCKET_ROWS // _THREADS,
+    part_clips: int = PART_CLIPS,
 ) -> Books:
-    """Count everything, one range of clips at a time; a table that is not there has no rows."""
+    """Count everything, reading each table once; a table that is not there has no rows."""
     reasons: Counter[str] = Counter()
     states = _files(location, reasons)
     ledger = _Ledger(location, stage)
-    clips = ledger.count(bucket_rows)
+    clips = ledger.count(part_clips)
     return Books(
         states=states,
         clips=clips,
@@ -101,31 +96,26 @@ def _files(location: str, reasons: Counter[str]) -> dict[str, int]:
     return dict(sorted(states.items()))
 
 
-@dataclass(slots=True)
-class _Part:
-    """What one range of clips adds."""
-
-    clips: int = 0
-    sums: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    """By model: rows, failed, pending."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    captioned: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Origin and `_DONE` or `_LOST` -> clips."""
-
-
 class _Ledger:
-    """Rows, failures and pending clips of all models, added up bucket by bucket."""
+    """Rows, failures and pending clips of all models, added up part by part."""
 
     def __init__(self, location: str, stage: str) -> None:
-        keys = read.model_keys(location)
         self.reasons: Counter[str] = Counter()
-        self._stage = stage
         self._clips = open_table(location, "clips")
-        self._failures = open_table(location, "failures")
-        self._tables = {key: open_table(location, embeddings_table(key)) for key in keys}
-        self._sums = {key: np.zeros(3, np.int64) for key in keys}
-        self._captions = open_table(location, "captions")
-        self._captioned: dict[str, NDArray[np.int64]] = {}
+        self._models = read.model_keys(location)
+        self._sums = {key: np.zeros(3, np.int64) for key in self._models}
+        self._captioned: defaultdict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(3, np.int64))
+        self._names = _Names()
+        self._sides = {key: Side(dataset=open_table(location, embeddings_table(key))) for key in self._models}
+        self._sides[_FAILURES] = Side(
+            dataset=open_table(location, "failures"),
+            where=is_in("stage", [stage, _CAPTION]),
+            columns=("stage", "model_key", "reason", "at"),
+            numbers=self._names.of_failures,
+        )
+        self._sides[_CAPTIONS] = Side(
+            dataset=open_table(location, "captions"), columns=("origin",), numbers=self._names.of_captions
+        )
 
     def captioned(self) -> dict[str, ModelBooks]:
         """Clips by who captions."""
@@ -135,65 +125,122 @@ class _Ledger:
         """What was counted."""
         return _as_books(self._sums)
 
-    def count(self, bucket_rows: int) -> int:
+    def count(self, part_clips: int) -> int:
         """Count all clips once for each model; how many clips there are."""
         if self._clips is None:
             return 0
-        clips, total = self._clips, 0
-        captioned: Counter[tuple[str, int]] = Counter()
-        with lance_errors(clips.uri), ThreadPoolExecutor(_THREADS) as pool:
-            tables = [table for table in (clips, self._failures, *self._tables.values()) if table is not None]
-            rows = max(table.count_rows() for table in tables)
-            for part in pool.map(lambda where: self._of_range(clips, where), ranges(rows, bucket_rows)):
-                total += part.clips
-                self.reasons += part.reasons
-                captioned += part.captioned
-                for key, sums in part.sums.items():
-                    self._sums[key] += sums
-        for origin in {origin for origin, _ in captioned}:
-            done, lost = captioned[origin, _DONE], captioned[origin, _LOST]
-            self._captioned[origin] = np.array([done, lost, total - done - lost], np.int64)
+        total = 0
+        with lance_errors(self._clips.uri):
+            for part in parts(self._clips, self._sides, part_clips=part_clips):
+                total += len(part)
+                failures, not_captioned = self._failures(part)
+                for key in self._models:
+                    self._add_model(key, part.have(key), failures.get(key))
+                self._add_captions(part, not_captioned)
+        for sums in self._captioned.values():
+            sums[2] = total - sums[0] - sums[1]
         return total
 
-    def _of_range(self, clips: lance.LanceDataset, where: str) -> _Part:
-        """One range of clips, in a thread of its own: what takes the time leaves Python to others meanwhile."""
-        part, bucket = _Part(), load(clips, where)
-        part.clips = len(bucket.keys)
-        for key, table in self._tables.items():
-            part.sums[key] = self._of_bucket(bucket, key, table, part.reasons)
-        self._count_captions(bucket, part.captioned)
-        return part
+    def _failures(self, part: Part) -> tuple[dict[str, _Newest], dict[str, NDArray[np.bool_]]]:
+        """By model: the newest failure of each clip; by who captions: the clips that failed."""
+        failures: defaultdict[str, _Newest] = defaultdict(lambda: _Newest(len(part)))
+        not_captioned = _marks(part)
+        for clips, numbers in part.matches(_FAILURES):
+            for number in _there(numbers):
+                stage, key, reason = self._names[number]
+                these = numbers[:, 0] == number
+                if stage == _CAPTION:
+                    not_captioned[key.rpartition("#")[0]][clips[these]] = True
+                elif key in self._sums:
+                    failures[key].add(clips[these], numbers[these, 1], reason)
+        return failures, not_captioned
 
-    def _count_captions(self, bucket: Bucket, captioned: Counter[tuple[str, int]]) -> None:
-        """Add up a bucket by origin."""
-        done: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
-        failed: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(bucket.keys), np.bool_))
-        for clips, rows in bucket.matches(self._captions, None, ["origin"]):
-            _mark(done, clips, rows["origin"].to_pylist())
-        for clips, rows in bucket.matches(self._failures, equals("stage", "caption"), ["model_key"]):
-            _mark(failed, clips, [key.rpartition("#")[0] for key in rows["model_key"].to_pylist()])
+    def _add_model(self, key: str, done: NDArray[np.bool_], newest: _Newest | None) -> None:
+        failed = ~done & newest.there if newest else np.zeros(len(done), np.bool_)
+        self._sums[key] += [done.sum(), failed.sum(), (~done & ~failed).sum()]
+        if newest:
+            self.reasons += newest.reasons(failed)
+
+    def _add_captions(self, part: Part, failed: dict[str, NDArray[np.bool_]]) -> None:
+        done = _marks(part)
+        for clips, numbers in part.matches(_CAPTIONS):
+            for number in _there(numbers):
+                done[self._names[number][0]][clips[numbers[:, 0] == number]] = True
         for origin in {*done, *failed}:
-            captioned[origin, _DONE] += int(done[origin].sum())
-            captioned[origin, _LOST] += int((failed[origin] & ~done[origin]).sum())
+            self._captioned[origin][:2] += [done[origin].sum(), (failed[origin] & ~done[origin]).sum()]
 
-    def _of_bucket(
-        self, bucket: Bucket, key: str, table: lance.LanceDataset | None, reasons: Counter[str]
-    ) -> NDArray[np.int64]:
-        done = bucket.have(table)
-        failed = np.zeros(len(done), np.bool_)
-        newest: dict[int, tuple[datetime, str]] = {}
-        condition = all_of(equals("stage", self._stage), equals("model_key", key))
-        for clips, rows in bucket.matches(self._failures, condition, ["reason", "at"]):
-            waiting = ~done[clips]
-            failed[clips[waiting]] = True
-            rows = rows.filter(pa.array(waiting))
-            for clip, reason, at in zip(
-                clips[waiting].tolist(), rows["reason"].to_pylist(), rows["at"].to_pylist(), strict=True
-            ):
-                candidate = (at or _NEVER, reason or "unknown")
-                newest[clip] = max(newest.get(clip, candidate), candidate)
-        reasons.update(reason for _, reason in newest.values())
-        return np.array([done.sum(), failed.sum(), (~done & ~failed).sum()], np.int64)
+
+class _Newest:
+    """Of each clip of a part the newest failure, of several of one moment that with the last reason."""
+
+    def __init__(self, clips: int) -> None:
+        self._at = np.full(clips, _NEVER, np.int64)
+        self._reason = np.full(clips, -1, np.int32)
+        self._known: list[str] = []
+
+    def add(self, clips: NDArray[np.int64], at: NDArray[np.int64], reason: str) -> None:
+        """Failures for one reason."""
+        order = np.argsort(at, kind="stable")
+        clips, at = clips[order], at[order]  # of a clip that is among them twice the last stays
+        if reason not in self._known:
+            self._known.append(reason)
+        before = np.array([known < reason for known in self._known] + [True])  # also -1: none
+        newer = (at > self._at[clips]) | ((at == self._at[clips]) & before[self._reason[clips]])
+        self._at[clips[newer]] = at[newer]
+        self._reason[clips[newer]] = self._known.index(reason)
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """The clips that have one."""
+        return self._reason >= 0
+
+    def reasons(self, wanted: NDArray[np.bool_]) -> Counter[str]:
+        """Of some of the clips that have one."""
+        counts = np.bincount(self._reason[wanted], minlength=len(self._known)).tolist()
+        return Counter({reason: count for reason, count in zip(self._known, counts, strict=True) if count})
+
+
+class _Names:
+    """Numbers for the texts in rows of a part, so that rows are numbers alone."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, ...], int] = {}
+
+    def __getitem__(self, number: int) -> tuple[str, ...]:
+        return list(self._numbers)[number]
+
+    def of_failures(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+        """Number of stage, model_key and reason; the time in microseconds."""
+        at = batch["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).fill_null(_NEVER)
+        reasons = pc.replace_with_mask(batch["reason"], pc.equal(batch["reason"], ""), "unknown").fill_null("unknown")
+        return np.column_stack([self._of(batch["stage"], batch["model_key"], reasons), at.to_numpy()])
+
+    def of_captions(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+        """Number of the origin."""
+        return self._of(batch["origin"])[:, None]
+
+    def _of(self, *columns: pa.Array) -> NDArray[np.int64]:
+        coded = [column.fill_null("").dictionary_encode() for column in columns]
+        combined = np.zeros(len(columns[0]), np.int64)
+        for column in coded:
+            combined = combined * len(column.dictionary) + column.indices.to_numpy()
+        rows = pa.array(combined).dictionary_encode()
+        left, texts = rows.dictionary.to_numpy(), []
+        for column in reversed(coded):
+            left, place = np.divmod(left, max(1, len(column.dictionary)))
+            texts.append(column.dictionary.take(pa.array(place)).to_pylist())
+        numbers = [self._numbers.setdefault(row, len(self._numbers)) for row in zip(*reversed(texts), strict=True)]
+        found: NDArray[np.int64] = np.array(numbers, np.int64)[rows.indices.to_numpy()]
+        return found
+
+
+def _there(numbers: NDArray[np.int64]) -> list[int]:
+    """Which of the few numbers of `_Names` are in the first column."""
+    return np.flatnonzero(np.bincount(numbers[:, 0])).tolist()
+
+
+def _marks(part: Part) -> defaultdict[str, NDArray[np.bool_]]:
+    return defaultdict(lambda: np.zeros(len(part), np.bool_))
 
 
 def _as_books(sums: Mapping[str, NDArray[np.int64]]) -> dict[str, ModelBooks]:
@@ -201,10 +248,3 @@ def _as_books(sums: Mapping[str, NDArray[np.int64]]) -> dict[str, ModelBooks]:
         key: ModelBooks(rows=int(done), failed=int(failed), pending=int(waiting))
         for key, (done, failed, waiting) in sorted(sums.items())
     }
-
-
-def _mark(marks: Mapping[str, NDArray[np.bool_]], clips: NDArray[np.int64], names: list[str]) -> None:
-    """Set the marks of clips, each under its name."""
-    column = np.array(names, dtype=object)
-    for name in set(names):
-        marks[name][clips[column == name]] = True

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from raydist import address
-from raydist.errors import StoreError
+from raydist.errors import AwayError, StoreError
 from raydist.store import credentials
 from raydist.store.location import prepare
 
@@ -32,7 +35,10 @@ _TRIES: dict[str, Any] = {
 }
 _CONNECT_S = timedelta(seconds=5)
 _READ_S = timedelta(seconds=30)
+_SOON_S = timedelta(seconds=5)
 _PIECE = 4 << 20
+_NAMES = 1000
+"""Of objects, in a request."""
 _BROKEN_OFF = 6
 
 
@@ -52,36 +58,58 @@ def create(location: str, name: str, data: bytes) -> bool:
     return _asked(location, put)
 
 
-def replace(location: str, name: str, data: bytes | Path) -> str:
-    """Write an object, or a file as one, whether or not it is there; its new ETag."""
-    return _asked(location, lambda store: str(store.put(name, data)["e_tag"] or ""))
+def replace(location: str, name: str, data: bytes | Path, *, soon: bool = False) -> str:
+    """Write an object, or a file as one, whether or not it is there; its new ETag.
+
+    Args:
+        soon: within seconds or not at all.
+    """
+    if isinstance(data, Path):
+        data.open("rb").close()  # a file that is gone, or may not be read, is no matter of the bucket's
+    return _asked(location, lambda store: str(store.put(name, data)["e_tag"] or ""), soon=soon)
 
 
-def read(location: str, name: str) -> bytes | None:
-    """An object's bytes, None if there is none."""
-    return _asked(location, lambda store: _unless_missing(lambda: bytes(store.get(name).bytes())))
+def read(location: str, name: str, *, soon: bool = False) -> bytes | None:
+    """An object's bytes, None if there is none; `soon` as for `replace`."""
+    return _asked(location, lambda store: _unless_missing(lambda: bytes(store.get(name).bytes())), soon=soon)
 
 
 def download(location: str, name: str, path: Path) -> str:
     """Write an object's bytes to a file; its ETag.
 
     Raises:
+        OSError: the file cannot be written; the message says what to do.
         StoreError: also if there is none.
     """
 
     def get(store: Any) -> str:
         found = store.get(name)
-        with path.open("wb") as file:
-            for piece in found.stream(min_chunk_size=_PIECE):
-                file.write(bytes(piece))
+        if file.tell():  # a try that broke off
+            file.seek(0)
+            file.truncate()
+        for piece in found.stream(min_chunk_size=_PIECE):
+            file.write(bytes(piece))
+        file.flush()
         return str(found.meta["e_tag"] or "")
 
-    return _asked(location, get)
+    with path.open("wb") as file:
+        return _asked(location, get)
 
 
 def delete(location: str, name: str) -> None:
     """Delete an object; nothing happens if there is none."""
     _asked(location, lambda store: _unless_missing(lambda: store.delete(name)))
+
+
+def delete_all(location: str, names: Sequence[str]) -> None:
+    """Delete objects, a thousand a request where the server knows that; nothing happens for those that are gone."""
+    if address.scheme_of(location) != "s3":
+        for name in names:
+            delete(location, name)
+        return
+    for start in range(0, len(names), _NAMES):
+        some = list(names[start : start + _NAMES])
+        _asked(location, lambda store: _unless_missing(lambda: store.delete(some)))  # noqa: B023  # called at once
 
 
 def direct(location: str, prefix: str) -> list[dict[str, Any]]:
@@ -104,6 +132,23 @@ def folders(location: str, prefix: str = "") -> list[str]:
     """The last names of what has objects below `prefix`, one level down."""
     found = _asked(location, lambda store: list(store.list_with_delimiter(prefix or None)["common_prefixes"]))
     return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+
+def now(location: str) -> float | None:
+    """The time by the server's clock, in seconds since 1970; None where it does not tell."""
+    prepare(location)
+    usual = {"s3": "https://s3.amazonaws.com", "gs": "https://storage.googleapis.com"}[address.scheme_of(location)]
+    server = (os.environ.get("AWS_ENDPOINT_URL") if usual.startswith("https://s3.") else None) or usual
+    try:
+        # Nothing is asked for but the head of whatever the answer is.
+        with urlopen(Request(server, method="HEAD"), timeout=_SOON_S.total_seconds()) as answer:
+            told = answer.headers["Date"]
+    except HTTPError as error:
+        told = error.headers["Date"]
+    except (OSError, ValueError):
+        return None
+    found = parsedate_tz(told or "")
+    return None if found is None else float(mktime_tz(found))
 
 
 def file_system(location: str) -> Any:
@@ -156,7 +201,7 @@ def client() -> Any:
     return obstore
 
 
-def _asked(location: str, call: Callable[[Any], T]) -> T:
+def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False) -> T:
     """What `call` gives of the store below `location`; what it raises becomes a StoreError."""
     errors = client().exceptions
     prepare(location)
@@ -165,27 +210,32 @@ def _asked(location: str, call: Callable[[Any], T]) -> T:
     number = 0
     while True:
         try:
-            return call(_opened(location, known))
+            return call(_opened(location, known, soon))
         except (errors.BaseError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of this machine's disk
             number += 1
             # The client tries requests again, but not where the answer to a listing or a deletion breaks off.
             if number == _BROKEN_OFF or "body error" not in str(error):
-                raise StoreError(credentials.explained(location, str(error))) from error
+                wrong = AwayError if credentials.is_away(str(error)) else StoreError
+                # No cause: Ray and --debug write causes to logs, and this one holds what the server answered.
+                raise wrong(credentials.explained(location, str(error))) from None
         time.sleep(random.uniform(0, 0.1) * 2**number)
 
 
 @lru_cache(maxsize=16)
-def _opened(location: str, known: tuple[tuple[str, str], ...]) -> Any:
+def _opened(location: str, known: tuple[tuple[str, str], ...], soon: bool) -> Any:
     del known
     bucket, _, prefix = location.partition("://")[2].partition("/")
-    options: dict[str, Any] = {"connect_timeout": _CONNECT_S, "timeout": _READ_S}
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_S, "timeout": _SOON_S if soon else _READ_S}
+    retries = {**_TRIES, "max_retries": 0} if soon else _TRIES
     if address.scheme_of(location) == "gs":
         made = client().store.GCSStore
-        return made(bucket, prefix=prefix or None, client_options=options, retry_config=_TRIES)
+        return made(bucket, prefix=prefix or None, client_options=options, retry_config=retries)
     if os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true":
         options["allow_http"] = True
     return client().store.S3Store(
-        bucket, prefix=prefix or None, client_options=options, retry_config=_TRIES, **credentials.of_s3(bucket)
+        bucket, prefix=prefix or None, client_options=options, retry_config=retries, **credentials.of_s3(bucket)
     )
 
 

@@ -24,6 +24,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import lance
 import numpy as np
@@ -33,17 +34,26 @@ from lance.file import LanceFileReader
 from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
 
-from raydist.errors import StoreError, disk_remedy
+from raydist.errors import StoreError
+from raydist.store import objects
 from raydist.store.location import is_uri, join, table_uri
+from raydist.store.patience import Patience
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
 from raydist.store.sql import is_in, not_true
-from raydist.store.tables import create_table, ensure_columns, lance_errors, need_table, open_table, reason_of
+from raydist.store.tables import (
+    create_table,
+    ensure_columns,
+    is_of_storage,
+    lance_errors,
+    need_table,
+    open_table,
+    trouble,
+)
+
+T = TypeVar("T")
 
 _TRIES = 200
 """Conflicts before giving up: each means that another writer got through, so only a broken store gets here."""
-
-_STORE_TRIES = 6
-"""Errors of the storage before giving up, half a minute in all; the requests below are retried by Lance itself."""
 
 _IDS_PER_VERSION = 1 << 10
 
@@ -66,15 +76,14 @@ def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema
     data = _fitted(data, schema)
     if data.num_rows == 0:
         return []
-    for left in reversed(range(_STORE_TRIES if is_uri(location) else 1)):
+    # What a failed try left is in no version.
+    patience = Patience() if is_uri(location) else Patience(tries=1)
+    while True:
         try:
             return _written(location, table, data, schema)
         except StoreError as error:
-            if not left or not isinstance(error.__cause__, OSError):
+            if not patience.bears(error):
                 raise
-        # A server that is away for longer than Lance waits. What a failed try left is in no version.
-        time.sleep(random.uniform(0.5, 1.0) * 2 ** (_STORE_TRIES - 1 - left))
-    raise AssertionError("the last try returns or raises")
 
 
 def _written(location: str, table: str, data: pa.Table, schema: pa.Schema) -> list[str]:
@@ -118,7 +127,8 @@ def add_columns(location: str, table: str, rows: pa.Table, key: str = "video_id"
         part = rows.slice(start, _ROWS_SET_AT_ONCE)
         where = is_in(key, part[key].to_pylist())
         dataset = need_table(location, table)
-        old = dataset.to_table(filter=where)
+        with lance_errors(dataset.uri, where=where, schema=dataset.schema):
+            old = dataset.to_table(filter=where)
         places = pc.index_in(old[key], value_set=part[key].combine_chunks())
         for name, kind in extra.items():
             old = old.set_column(old.schema.get_field_index(name), name, part[name].take(places).cast(kind))
@@ -155,10 +165,11 @@ class Committer:
         self.conflicts = 0
         """Commits that were redone because another writer came first."""
         self._uri = table_uri(location, table)
-        create_table(location, table, schema)
+        objects.require_create(location)
+        self._insist(lambda: create_table(location, table, schema))
         self._known: set[str] = set()
         if version:
-            dataset = need_table(location, table, version=version)
+            dataset = self._insist(lambda: need_table(location, table, version=version))
             self._known = {_file(fragment.metadata) for fragment in dataset.get_fragments()}
         self._committed: set[str] = set()
 
@@ -180,24 +191,25 @@ class Committer:
         self._committed |= given
         return rows
 
-    def _insist(self, attempt: Callable[[], int]) -> int:
-        troubles = 0
-        for number in range(_TRIES):
+    def _insist(self, attempt: Callable[[], T]) -> T:
+        patience, conflicts = Patience(), 0
+        while conflicts < _TRIES:
             try:
                 return attempt()
-            except (OSError, StoreError) as error:
-                if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
-                    raise  # a condition that is none, a table that is gone: another try would not help
+            except (OSError, ValueError, StoreError) as error:
                 if is_conflict(error):
                     self.conflicts += 1
-                    wait = random.uniform(0, min(0.02 * 2 ** min(number, 6), 1.0))
-                else:
-                    # The outcome may be unknown: the next attempt finds its own files if this one got in.
-                    troubles += 1
-                    if troubles == _STORE_TRIES or disk_remedy(error):  # no waiting makes room
-                        raise StoreError(f"cannot commit to table {self._uri!r}: {reason_of(error)}") from error
-                    wait = random.uniform(0.5, 1.0) * 2 ** (troubles - 1)
-            time.sleep(wait)
+                    conflicts += 1
+                    time.sleep(random.uniform(0, min(0.02 * 2 ** min(conflicts, 6), 1.0)))
+                    continue
+                if isinstance(error, ValueError) and not is_of_storage(error, self._uri):
+                    raise
+                wrong = error
+                if not isinstance(error, StoreError):
+                    wrong = trouble(f"cannot commit to table {self._uri!r}", error, self._uri)
+                # The outcome may be unknown: the next attempt finds its own files if this one got in.
+                if not patience.bears(wrong):
+                    raise wrong from wrong.__cause__
         raise StoreError(
             f"cannot commit to table {self._uri!r}: {_TRIES} other commits came first; run fewer jobs on one archive"
         )

@@ -9,8 +9,11 @@ Promises  nothing happens while anybody else writes to the archive; a writer tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
+from raydist.errors import StoreError
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
 from raydist.store.tables import again, lance_errors, need_table, open_table
@@ -21,6 +24,15 @@ _KEEP = timedelta(hours=1)
 """Old versions stay that long: a reader without a lease may be in the middle of one."""
 
 _FRAGMENTS_WORTH_IT = 8
+
+
+@contextmanager
+def tidying(notes: list[str]) -> Iterator[None]:
+    """What is done once all rows are in: where the storage fails, the run has not; a note says what was left."""
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        notes.append(f"the archive was not tidied, the next run does it: {error}")
 
 
 def compact_if_alone(location: str, table: str, lease: Lease) -> bool:

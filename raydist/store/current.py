@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raydist.store.join import BUCKET_ROWS, Bucket, buckets
+from raydist.store.join import PART_CLIPS, Keyed, Side, parts
 from raydist.store.sql import all_of
 from raydist.store.tables import lance_errors, need_table
+
+_PAIR = ["clip_key", "fingerprint"]
 
 _BATCH = 2_048
 
@@ -40,8 +42,8 @@ class Rows:
     def among(self, others: pa.Table) -> NDArray[np.bool_]:
         """For each row, whether `others` (`clip_key`, `fingerprint`) has its key and fingerprint."""
         found = np.zeros(len(self.keys), np.bool_)
-        own = Bucket(where="", keys=self.keys, fingerprints=self.fingerprints, addresses=self.addresses)
-        for batch in others.select(["clip_key", "fingerprint"]).to_batches():
+        own = Keyed.of(pa.RecordBatch.from_arrays([pa.array(self.keys), self.fingerprints], _PAIR))
+        for batch in others.select(_PAIR).to_batches():
             found[own.places(batch)[0]] = True
         return found
 
@@ -60,7 +62,7 @@ def current_rows(
     table: str,
     where: str | None = None,
     *,
-    bucket_rows: int = BUCKET_ROWS,
+    part_clips: int = PART_CLIPS,
 ) -> Rows:
     """The current rows of a table of embeddings where a condition over its columns is true.
 
@@ -71,19 +73,15 @@ def current_rows(
     clips = need_table(location, "clips")
     keys, addresses = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     fingerprints = [pa.array([], pa.string())]
+    side = Side(dataset=embeddings, where=where, columns=["_rowaddr"], numbers=_key_and_address)
     with lance_errors(embeddings.uri, where=where, schema=embeddings.schema):
-        rows = max(embeddings.count_rows(), clips.count_rows())
-        for bucket in buckets(clips, rows, bucket_rows):  # in the order of their keys, and so are the clips in each
-            at, found = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
-            for places, batch in bucket.matches(embeddings, where, columns=["_rowaddr"]):
-                at.append(places)
-                found.append(batch["_rowaddr"].to_numpy())
-            places = np.concatenate(at)
-            order = np.argsort(places, kind="stable")
-            places = places[order]
-            keys.append(bucket.keys[places])
-            addresses.append(np.concatenate(found)[order])
-            fingerprints.append(bucket.fingerprints.take(pa.array(places)))
+        for part in parts(clips, {table: side}, part_clips=part_clips):  # in the order of their keys
+            matches = [*part.matches(table)] or [(np.empty(0, np.int64), np.empty((0, 2), np.int64))]
+            at, numbers = (np.concatenate(column) for column in zip(*matches, strict=True))
+            order = np.argsort(numbers[:, 0], kind="stable")
+            keys.append(numbers[order, 0])
+            addresses.append(numbers[order, 1].astype(np.uint64))
+            fingerprints.append(part.prints.texts(part.fingerprints[at[order]]))
     return Rows(
         location=location,
         table=table,
@@ -93,6 +91,10 @@ def current_rows(
         fingerprints=pa.concat_arrays(fingerprints),
         addresses=np.concatenate(addresses),
     )
+
+
+def _key_and_address(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    return np.column_stack([batch["clip_key"].to_numpy(), batch["_rowaddr"].to_numpy().astype(np.int64)])
 
 
 def vectors_at(

@@ -15,6 +15,7 @@ from datetime import timedelta
 import lance
 import pyarrow as pa
 
+from raydist.errors import StoreError
 from raydist.store import commit, read
 from raydist.store.schema import GROUPS, is_frames
 from raydist.store.sql import Value, all_of, equals, is_in, starts_with
@@ -30,6 +31,9 @@ _ELSEWHERE = ("b", "b_id", "b_video", "kept_by")
 
 _A_DELETE = 2_000
 """Values a condition: a longer list is slower than another delete."""
+
+_EVER = timedelta(days=-3650)
+"""Also what another machine wrote whose clock is ahead of this one's: ages are told by both."""
 
 _FRAMES_A_BATCH = 16
 """Rows of cached frames that are held at once: half a megabyte each, and more."""
@@ -136,8 +140,14 @@ def scour(location: str, table: str) -> list[str]:
 
 def _drop_versions(location: str, table: str) -> None:
     need_table(location, table).cleanup_old_versions(
-        older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+        older_than=_EVER, delete_unverified=True, error_if_tagged_old_versions=False
     )
+    left = need_table(location, table).versions()
+    if len(left) > 1:
+        raise StoreError(
+            f"{len(left) - 1} old versions of table {table!r} in {location!r} could not be deleted, and they may hold "
+            "rows that were to go: take the tags off them if they have any, and run this again"
+        )
 
 
 def _has_lost_rows(dataset: lance.LanceDataset) -> bool:

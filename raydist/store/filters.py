@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from raydist.errors import StoreError
 from raydist.store import roaring
-from raydist.store.tables import columns_text, lance_errors, open_table, reason_of
+from raydist.store.tables import columns_text, is_of_storage, lance_errors, open_table, reason_of, trouble
 
 _ROWS = 1 << 20
 """Rows that are joined with their videos at a time."""
@@ -78,8 +78,9 @@ def resolve(dataset: lance.LanceDataset, location: str, where: str | None) -> Fi
             return Filter(where)
         return Filter(addresses=_passing(dataset, videos, where, own, asked, words))
     except (ValueError, OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        if isinstance(error, OSError):
-            raise StoreError(f"table {dataset.uri!r} cannot be used: {reason_of(error)}") from error
+        if is_of_storage(error, dataset.uri):
+            wrong = trouble(f"table {dataset.uri!r} cannot be used", error, dataset.uri)
+            raise wrong from wrong.__cause__
         shown = "" if videos is None else f"; of the videos {columns_text(_renamed(videos.schema, theirs))}"
         raise StoreError(
             f"cannot filter by {where!r}: {reason_of(error)}. Expected an SQL condition over the columns "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from raydist.store import buckets, objects, read
 from raydist.store.commit import is_conflict
-from raydist.store.join import Bucket
+from raydist.store.join import Keyed
 from raydist.store.location import folder, is_uri
 from raydist.store.schema import FRAMES, is_frames
 from raydist.store.sql import all_of, equals, is_in
@@ -73,8 +73,8 @@ def drop(location: str, table: str) -> None:
     if is_uri(location):
         files = [str(file["path"]) for file in buckets.below(location, f"{table}.lance")]
         # Versions first: a table without one is none, and nobody begins to read what is going.
-        for name in sorted(files, key=lambda name: "/_versions/" not in name):
-            buckets.delete(location, name)
+        for of_versions in (True, False):
+            buckets.delete_all(location, [name for name in files if ("/_versions/" in name) is of_versions])
         objects.delete(location, f"{_USED}/{table}")
         return
     shutil.rmtree(_folder(location, table), ignore_errors=True)
@@ -119,16 +119,15 @@ def known(location: str, table: str, pairs: pa.Table, *, hash_version: int, stag
     opened = {
         name: open_table(location, name) for name in ("clips", "failures", "signatures", *([table] if table else []))
     }
-    bucket = _bucket(pairs)
-    place = np.argsort(bucket.addresses, kind="stable")  # of each clip in the bucket
+    clips = Keyed.of(_as_batch(pairs))
     condition = all_of(equals("model_key", ""), is_in("stage", stages))
     reasons = [""] * pairs.num_rows
-    for clips, rows in bucket.matches(opened["failures"], condition, ["reason"]):
-        for clip, reason in zip(clips.tolist(), rows["reason"].to_pylist(), strict=True):
-            reasons[int(bucket.addresses[clip])] = reason or "unknown"
+    for places, rows in clips.matching(opened["failures"], condition, ["reason"]):
+        for place, reason in zip(places.tolist(), rows["reason"].to_pylist(), strict=True):
+            reasons[place] = reason or "unknown"
     return Known(
-        cached=bucket.have(opened.get(table))[place],
-        signed=bucket.have(opened["signatures"], equals("hash_version", hash_version))[place],
+        cached=clips.among(opened.get(table)),
+        signed=clips.among(opened["signatures"], equals("hash_version", hash_version)),
         reasons=reasons,
         versions={name: 0 if dataset is None else dataset.version for name, dataset in opened.items()},
     )
@@ -140,13 +139,14 @@ class Stored:
 
     version: int
     _dataset: lance.LanceDataset
-    _index: Bucket
+    _index: Keyed
+    """By the row's number."""
 
     def places(self, pairs: pa.Table) -> NDArray[np.int64]:
         """Where the row of each clip (`clip_key`, `fingerprint`) is; -1 where there is none."""
         found = np.full(pairs.num_rows, -1, np.int64)
         clips, rows = self._index.places(_as_batch(pairs))
-        found[rows] = self._index.addresses[clips].astype(np.int64)
+        found[rows] = clips
         return found
 
     def take(self, places: NDArray[np.int64]) -> pa.LargeBinaryArray:
@@ -160,24 +160,30 @@ class Stored:
         return column.combine_chunks()
 
 
-def open_stored(location: str, table: str) -> Stored | None:
-    """The latest version of a table; None if there is none."""
+def open_stored(location: str, table: str, before: Stored | None = None) -> Stored | None:
+    """The latest version of a table; None if there is none.
+
+    Args:
+        before: what was opened earlier; given back where nothing was written since, so its keys are not read again.
+    """
     dataset = open_table(location, table)
     if dataset is None:
         return None
+    if (
+        before is not None
+        and before.version == dataset.version
+        and _first_file(before._dataset) == _first_file(dataset)
+    ):
+        return before
     with lance_errors(dataset.uri):
         rows = dataset.scanner(columns=["clip_key", "fingerprint"], scan_in_order=True).to_table()
-    return Stored(version=dataset.version, _dataset=dataset, _index=_bucket(rows))
+    return Stored(version=dataset.version, _dataset=dataset, _index=Keyed.of(_as_batch(rows)))
 
 
-def _bucket(rows: pa.Table) -> Bucket:
-    """Rows by key, to be looked up; an address is the row's number."""
-    batch = _as_batch(rows)
-    keys = batch["clip_key"].to_numpy()
-    order = np.argsort(keys, kind="stable")
-    return Bucket(
-        where="", keys=keys[order], fingerprints=batch["fingerprint"].take(pa.array(order)), addresses=order.view("u8")
-    )
+def _first_file(dataset: lance.LanceDataset) -> str:
+    """Tells a table from one that was dropped and made anew."""
+    fragments = dataset.get_fragments()
+    return str(fragments[0].metadata.files[0].path) if fragments else ""
 
 
 def _as_batch(rows: pa.Table) -> pa.RecordBatch:

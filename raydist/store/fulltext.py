@@ -17,6 +17,7 @@ from lance.query import FullTextOperator, MatchQuery
 from raydist.errors import StoreError
 from raydist.store.commit import is_conflict
 from raydist.store.lease import Lease
+from raydist.store.location import is_uri
 from raydist.store.tables import again, lance_errors, need_table, open_table, reason_of
 
 TABLE, INDEX = "captions", "captions_text"
@@ -61,9 +62,9 @@ def refresh(location: str) -> bool:
         if newer is None or not _is_indexed(newer):  # else somebody else made it, or the old one will do
             hint = "; run this again" if isinstance(error, OSError) and is_conflict(error) else ""
             raise StoreError(
-                f"captions cannot be indexed for full-text search ({reason_of(error)}): the archive must be writable "
-                f"for the first hybrid search{hint}"
-            ) from error
+                f"captions cannot be indexed for full-text search ({reason_of(error, dataset.uri)}): the archive "
+                f"must be writable for the first hybrid search{hint}"
+            ) from (None if is_uri(dataset.uri) else error)
     return True
 
 

@@ -5,8 +5,9 @@ Writes    `<location>/writers/<id>.json`: verb, host, pid, since when, `asking` 
           written anew every 10 s. With a run's name the same in `runs/<run>/run.json`, which stays: how it ended, or
           how far it was when its process died
 Promises  of any number of exclusive leases asked for at once, one is held; a holder that died, or whose heartbeat is
-          older than 60 s, holds nobody up. Commits do not need a lease to be right: it keeps two scans apart, and
-          clean-up away from writers
+          older than 60 s, holds nobody up: one on another machine is looked at until its heartbeat moves or is
+          that old, so a job that is submitted again on another node need not fail. Commits do not need a lease to be
+          right: it keeps two scans apart, and clean-up away from writers
 
 An exclusive lease is asked for, then held. Whoever asks writes its file first and looks afterwards, so of two that ask
 at once at least one sees the other: the one with the smaller id goes on waiting, the other withdraws and asks again.
@@ -21,6 +22,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -28,9 +30,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from raydist import meter
 from raydist.errors import StoreError
-from raydist.progress import current
-from raydist.store import objects
+from raydist.progress import current, talk
+from raydist.store import credentials, objects
 
 FOLDER = "writers"
 NOTE = "run.json"
@@ -39,6 +42,7 @@ HEARTBEAT_S = 10.0
 EXPIRES_S = 60.0
 
 _ERROR_CHARS = 2_000
+_LOOK_S = 2.0
 _ASK_FOR_S = 30.0
 """How long to go on asking against others that ask: far more rounds than any number of them need."""
 
@@ -67,6 +71,8 @@ class Holder:
     total: int = 0
     rate: float = 0.0
     """A second."""
+    waits: str = ""
+    """What it waits for, where nothing comes."""
 
     def __str__(self) -> str:
         return f"`raydist {self.verb}` on {self.host} (process {self.pid}, since {self.since})"
@@ -85,6 +91,9 @@ class Lease:
         self._location = location
         self._lost = False
         self._far: dict[str, Any] = {}
+        self._held = meter.Held()
+        self.counts: Callable[[], Mapping[str, int]] = dict
+        """What is done so far, for the note: of a run that dies without a report nothing else tells it."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.holder = Holder(
@@ -107,6 +116,7 @@ class Lease:
                 keeps no writers apart.
         """
         objects.require_create(self._location)
+        self._held = meter.held() - self._earlier()
         if self.holder.exclusive:
             self._acquire()
         else:
@@ -123,7 +133,9 @@ class Lease:
             self._thread.join()
         with suppress(StoreError, OSError):  # the store is away: the lease runs out by itself
             objects.delete(self._location, self._name)
-        self._note(ended=_ending(error), error=str(error or ""))  # last: on a full disk there is room for it now
+        self._note(
+            ended=_ending(error), error=credentials.scrubbed(str(error or ""))
+        )  # last: on a full disk there is room for it now
 
     def others(self) -> list[Holder]:
         """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""
@@ -133,6 +145,31 @@ class Lease:
         """The others but for those of this very process: what it does at the same time, it does with itself."""
         own = (self.holder.machine, self.holder.pid)
         return [holder for holder in self.others() if (holder.machine, holder.pid) != own]
+
+    def living(self, are_meant: Callable[[Holder], bool]) -> list[Holder]:
+        """Those of the others that are meant and alive.
+
+        One that was killed on another machine seems to hold its lease for a minute yet: this waits until its heartbeat
+        moves, or it is gone. One on this machine tells at once.
+        """
+        began, beats = time.monotonic(), dict[str, float]()
+        while found := [other for other in self.others() if are_meant(other)]:
+            if any(other.machine == self.holder.machine for other in found):
+                return found
+            now = {entry.name: entry.modified_s for entry in objects.entries(self._location, FOLDER)}
+            moved = [
+                other
+                for other in found
+                if (beat := now.get(f"{FOLDER}/{other.id}.json")) and beat != beats.setdefault(other.id, beat)
+            ]
+            if moved or time.monotonic() - began > 2 * EXPIRES_S:
+                return moved or found
+            if time.monotonic() - began < _LOOK_S:
+                talk.print(f"{found[0]} was at work here; looking for up to a minute whether it still is")
+            time.sleep(_LOOK_S)
+            if self._thread is None:
+                self._write("asking")  # so that ages are told by a heartbeat of now
+        return []
 
     def check(self) -> None:
         """
@@ -149,26 +186,41 @@ class Lease:
     def _name(self) -> str:
         return f"{FOLDER}/{self.holder.id}.json"
 
-    def _write(self, state: str) -> None:
-        objects.replace(self._location, self._name, json.dumps(self._document(state)).encode())
+    def _write(self, state: str, *, soon: bool = False) -> None:
+        objects.replace(self._location, self._name, json.dumps(self._document(state)).encode(), soon=soon)
         if state == "held":
-            self._note()
+            self._note(soon=soon)
 
     def _document(self, state: str) -> dict[str, Any]:
         now = current()
         far = {} if now is None else asdict(now)
         return {**asdict(self.holder), **far, "state": state, "heartbeat": datetime.now(UTC).isoformat()}
 
-    def _note(self, ended: str = "", error: str = "") -> None:
+    def told(self) -> None:
+        """Say in the run's note at once how far it is: something was committed."""
+        self._note()
+
+    def _earlier(self) -> meter.Held:
+        """What earlier drivers of this very run held of machines."""
+        data = objects.read(self._location, f"runs/{self.holder.run}/{NOTE}") if self.holder.run else None
+        try:
+            found = json.loads(data or b"{}")
+            return meter.Held(float(found.get("held_core_s", 0)), float(found.get("held_gpu_s", 0)))
+        except (ValueError, TypeError, AttributeError):
+            return meter.Held()  # a note that was cut off
+
+    def _note(self, ended: str = "", error: str = "", *, soon: bool = False) -> None:
         """How far the run is, or how it ended; the last that it counted stays."""
         if not self.holder.run:
             return
         document = self._document("held")
         if document["doing"]:
             self._far = {name: document[name] for name in ("doing", "done", "total", "rate")}
-        document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS]}
+        spent = meter.held() - self._held
+        document |= {"held_core_s": round(spent.core_s, 3), "held_gpu_s": round(spent.gpu_s, 3)}
+        document |= {**self._far, "ended": ended, "error": error[:_ERROR_CHARS], "counts": dict(self.counts())}
         with suppress(OSError, StoreError):  # a note; on a full disk the run's own error says more
-            objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode())
+            objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode(), soon=soon)
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + _ASK_FOR_S
@@ -178,6 +230,11 @@ class Lease:
             seen = {other.id: other for other in [*self.others(), *self.others()] if other.exclusive}
             rivals = sorted(seen.values(), key=lambda other: other.id)
             held = [other for other in rivals if other.state == "held"]
+            if held:
+                held = self.living(lambda other: other.exclusive and other.state == "held")
+                if not held:
+                    deadline = time.monotonic() + _ASK_FOR_S
+                    continue
             if not rivals:
                 self._write("held")
                 return
@@ -192,14 +249,17 @@ class Lease:
             time.sleep(random.uniform(0.01, 0.1))
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
+        wait = HEARTBEAT_S
+        while not self._stop.wait(wait):
+            # One request that hangs must not cost the lease: soon or not at all, and then soon again.
             try:
-                if self.holder.exclusive and objects.read(self._location, self._name) is None:
+                if self.holder.exclusive and objects.read(self._location, self._name, soon=True) is None:
                     self._lost = True
                     return
-                self._write("held")
+                self._write("held", soon=True)
+                wait = HEARTBEAT_S
             except (StoreError, OSError):
-                continue  # the store is away: the next beat tries again, and another may take the lease meanwhile
+                wait = min(_LOOK_S, HEARTBEAT_S)  # the store is away, and another may take the lease meanwhile
 
 
 def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> list[Holder]:
@@ -215,6 +275,9 @@ def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> l
     now = max((entry.modified_s for entry in entries), default=0.0)
     if not among_them:
         now = max(now, time.time())
+        if any(now - entry.modified_s > EXPIRES_S for entry in entries):
+            # By this machine's clock, which may be ahead of the store's: then all would seem to be dead.
+            now = max(max(entry.modified_s for entry in entries), objects.now(location))
     for entry in entries:
         data = objects.read(location, entry.name)
         holder = None if data is None else _parsed(data)

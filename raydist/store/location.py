@@ -11,6 +11,7 @@ from pathlib import Path
 
 from raydist import address
 from raydist.errors import UsageError
+from raydist.store import credentials
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -46,7 +47,8 @@ def prepare(location: str) -> None:
     """Say a bucket's server in the environment in the way that all clients read; called before one is opened.
 
     Lance, obstore and pyarrow take endpoint, region and credentials from the process's environment, on the driver and
-    on every node, so no key travels with a task. They differ in a few names, which are levelled here.
+    on every node, so no key travels with a task. They differ in a few names, which are levelled here, and none of them
+    reads the endpoint of a profile.
 
     Raises:
         UsageError: `AWS_ENDPOINT_URL` is no address.
@@ -54,7 +56,7 @@ def prepare(location: str) -> None:
     if not location.startswith("s3://"):
         return
     known = os.environ
-    server = known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL", "")
+    server = known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL") or credentials.endpoint_of_profile()
     if not server:
         return
     if not re.match(r"https?://[^/]", server):

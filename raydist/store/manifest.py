@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raydist.errors import StoreError
 from raydist.runtime import units_of
 from raydist.store import buckets, objects, runs
 from raydist.store.location import is_uri, join
@@ -77,11 +79,11 @@ class Manifest:
         return units_of([part.partition("://")[2] for part in parts], buckets.file_system(self.place))
 
     def remove(self) -> None:
-        """Delete the files; the run is over."""
-        for name in self._parts():
-            objects.delete(self.place, name)
-        if not is_uri(self.place) and Path(self.place).is_dir():
-            Path(self.place).rmdir()
+        """Delete the files; the run is over. What stays because the storage is away is swept by the next run."""
+        with suppress(StoreError, OSError):
+            objects.delete_all(self.place, self._parts())
+            if not is_uri(self.place) and Path(self.place).is_dir():
+                Path(self.place).rmdir()
 
     def _parts(self) -> list[str]:
         return sorted(entry.name for entry in objects.entries(self.place, "") if entry.name.startswith("part-"))

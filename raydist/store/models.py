@@ -27,7 +27,7 @@ class Stored:
     location: str
     """Folder of its weights where the table was made."""
     adapter: str = ""
-    """Absolute folder of its adapter; empty: none."""
+    """Absolute folder of its adapter, which `brought` fills where the archive is in a bucket; empty: none."""
 
 
 def marked(columns: pa.Schema, name: str, location: str, *, adapter: str = "", archive: str = "") -> pa.Schema:
@@ -48,15 +48,14 @@ def marked(columns: pa.Schema, name: str, location: str, *, adapter: str = "", a
 
 
 def stored(location: str) -> list[Stored]:
-    """The models of the archive, by key; of one in a bucket, this machine gets the adapters that it lacks."""
+    """The models of the archive, by key; reads their names only."""
     found = []
     for model_key in read.model_keys(location):
         table = open_table(location, embeddings_table(model_key))
         notes = (table.schema.metadata or {}) if table is not None else {}
         name, place, adapter = (notes.get(key, b"").decode() for key in (_NAME, _PLACE, _ADAPTER))
         if adapter and not os.path.isabs(adapter):
-            own = _home(location) / adapter
-            adapter = str(own) if own.is_dir() else here(portable(str(own), location))
+            adapter = str(_home(location) / adapter)
         found.append(Stored(model_key=model_key, name=name, location=place, adapter=adapter))
     return found
 
@@ -85,6 +84,16 @@ def here(adapter: str) -> str:
     location, _, below = adapter.rpartition(f"/{FOLDER}/")
     run, _, folder = below.partition("/")
     return str(fetch(location, run, only=(f"{folder}/*",)) / folder)
+
+
+def brought(location: str, adapter: str) -> str:
+    """The folder of an adapter that `stored` named, to load it: of an archive in a bucket, its files are brought here,
+    also those that somebody else's attempt left out or that are others now.
+
+    Raises:
+        StoreError: the bucket does not give them.
+    """
+    return here(portable(adapter, location))
 
 
 def _home(location: str) -> Path:

@@ -7,7 +7,9 @@ Promises  `create` succeeds for exactly one of any number of callers and nobody 
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from raydist.store import buckets, credentials
 from raydist.store.location import folder, is_uri
 
 _PROBES = "probes"
+_STRAY_S = 3600.0
 _PROVEN: set[str] = set()
 """Of this process."""
 
@@ -48,20 +51,20 @@ def create(location: str, name: str, data: bytes) -> bool:
     return True
 
 
-def replace(location: str, name: str, data: bytes) -> None:
-    """Write a file, whether or not it is there."""
+def replace(location: str, name: str, data: bytes, *, soon: bool = False) -> None:
+    """Write a file, whether or not it is there; `soon`: within seconds or not at all, where it is an object."""
     if is_uri(location):
-        buckets.replace(location, name, data)
+        buckets.replace(location, name, data, soon=soon)
         return
     path = _path(location, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     _written(path, data).replace(path)
 
 
-def read(location: str, name: str) -> bytes | None:
-    """A file's bytes, None if there is none."""
+def read(location: str, name: str, *, soon: bool = False) -> bytes | None:
+    """A file's bytes, None if there is none; `soon` as for `replace`."""
     if is_uri(location):
-        return buckets.read(location, name)
+        return buckets.read(location, name, soon=soon)
     try:
         return _path(location, name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -74,6 +77,15 @@ def delete(location: str, name: str) -> None:
         buckets.delete(location, name)
         return
     _path(location, name).unlink(missing_ok=True)
+
+
+def delete_all(location: str, names: Iterable[str]) -> None:
+    """Delete files; nothing happens for those that are not there."""
+    if is_uri(location):
+        buckets.delete_all(location, list(names))
+        return
+    for name in names:
+        delete(location, name)
 
 
 def entries(location: str, prefix: str) -> list[Entry]:
@@ -93,6 +105,12 @@ def entries(location: str, prefix: str) -> list[Entry]:
     return found
 
 
+def now(location: str) -> float:
+    """The time by the clock of the store, in seconds since 1970; of this machine where the store does not tell."""
+    told = buckets.now(location) if is_uri(location) else None
+    return time.time() if told is None else told
+
+
 def require_create(location: str) -> None:
     """Make sure that `create`, and with it every commit, keeps writers apart; a folder always does.
 
@@ -104,6 +122,9 @@ def require_create(location: str) -> None:
         return
     name = f"{_PROBES}/{uuid.uuid4().hex}"
     buckets.create(location, name, b"first")
+    probes = {entry.name: entry.modified_s for entry in entries(location, _PROBES)}
+    # What a process left that was killed between two lines of this function.
+    delete_all(location, [probe for probe, at in probes.items() if probes.get(name, at) - at > _STRAY_S])
     try:
         if buckets.create(location, name, b"second"):
             raise StoreError(

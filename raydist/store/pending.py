@@ -2,7 +2,8 @@
 
 Reads     `clips`, `embeddings_<model_key>` or `captions`, `failures`, `signatures`, each at one version
 Promises  every clip is done, failed or pending, and only the last are given; in the order of the table, file after
-          file, so that the spans of one file stay together; memory: one bucket of the join, and two bits a clip
+          file, so that the spans of one file stay together; memory: one part of the join, and two bits a clip; each
+          table is read once
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import lance
 import pyarrow as pa
 
-from raydist.store.join import BUCKET_ROWS, RowBits, buckets
+from raydist.store.join import PART_CLIPS, Side, parts
+from raydist.store.rowbits import RowBits
 from raydist.store.schema import CLIPS, embeddings_table
 from raydist.store.sql import all_of, equals
 from raydist.store.tables import lance_errors, need_table, open_table
@@ -69,7 +71,7 @@ def pending_clips(
     retry_failed: bool = False,
     columns: Sequence[str] = tuple(CLIPS.names),
     batch_size: int = 8_192,
-    bucket_rows: int = BUCKET_ROWS,
+    part_clips: int = PART_CLIPS,
 ) -> Pending:
     """The clips without a row of this model and without a failure of this stage and model.
 
@@ -85,7 +87,7 @@ def pending_clips(
     """
     table = embeddings_table(model_key)
     failure = all_of(equals("stage", stage), equals("model_key", model_key))
-    return _waiting(location, table, None, failure, hash_version, retry_failed, columns, batch_size, bucket_rows)
+    return _waiting(location, table, None, failure, hash_version, retry_failed, columns, batch_size, part_clips)
 
 
 def uncaptioned_clips(
@@ -98,7 +100,7 @@ def uncaptioned_clips(
     retry_failed: bool = False,
     columns: Sequence[str] = tuple(CLIPS.names),
     batch_size: int = 8_192,
-    bucket_rows: int = BUCKET_ROWS,
+    part_clips: int = PART_CLIPS,
 ) -> Pending:
     """The clips without a caption of this origin to this prompt, and without a failure to get one.
 
@@ -112,7 +114,7 @@ def uncaptioned_clips(
     own = all_of(equals("origin", origin), equals("prompt_hash", prompt_hash))
     done = own if add else f"({own}) OR NOT ({equals('origin', origin)})"
     failure = all_of(equals("stage", "caption"), equals("model_key", model_key))
-    return _waiting(location, "captions", done, failure, None, retry_failed, columns, batch_size, bucket_rows)
+    return _waiting(location, "captions", done, failure, None, retry_failed, columns, batch_size, part_clips)
 
 
 def _waiting(
@@ -124,24 +126,29 @@ def _waiting(
     retry_failed: bool,
     columns: Sequence[str],
     batch_size: int,
-    bucket_rows: int,
+    part_clips: int,
 ) -> Pending:
     """Clips without a row in `table` (where `done_where` is true) and without such a failure."""
     clips = need_table(location, "clips")
     others = {name: open_table(location, name) for name in (table, "failures", "signatures")}
+    sides = {
+        table: Side(dataset=others[table], where=done_where),
+        "failures": Side(dataset=others["failures"], where=failure),
+        "signatures": Side(dataset=others["signatures"], where=equals("hash_version", hash_version)),
+    }
+    if hash_version is None:
+        del sides["signatures"]
     waiting, signed = RowBits(clips), RowBits(clips)
     total = done_count = failed_count = waiting_count = 0
     with lance_errors(clips.uri):
-        rows = max([clips.count_rows(), *(other.count_rows() for other in others.values() if other is not None)])
-        for bucket in buckets(clips, rows, bucket_rows):
-            done = bucket.have(others[table], done_where)
-            failed = bucket.have(others["failures"], failure) & ~done
+        for part in parts(clips, sides, addresses=True, part_clips=part_clips):
+            done = part.have(table)
+            failed = part.have("failures") & ~done
             wait = ~done if retry_failed else ~(done | failed)
-            waiting.set(bucket.addresses[wait])
+            waiting.set(part.addresses[wait])
             if hash_version is not None:
-                has = bucket.have(others["signatures"], equals("hash_version", hash_version))
-                signed.set(bucket.addresses[has & wait])
-            total, waiting_count = total + len(done), waiting_count + int(wait.sum())
+                signed.set(part.addresses[part.have("signatures") & wait])
+            total, waiting_count = total + len(part), waiting_count + int(wait.sum())
             done_count, failed_count = done_count + int(done.sum()), failed_count + int(failed.sum())
     return Pending(
         clips=total,

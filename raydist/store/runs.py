@@ -19,12 +19,16 @@ from hashlib import blake2b, md5
 from pathlib import Path
 from typing import Any
 
+from raydist.errors import AwayError
 from raydist.records import Report
 from raydist.rendering import as_json
-from raydist.store import buckets, objects
-from raydist.store.location import folder, is_uri
+from raydist.store import buckets, credentials, objects
+from raydist.store.location import folder, is_uri, prepare
+from raydist.store.patience import Patience
 
 FOLDER = "runs"
+SCRATCH = "join"
+"""In a run's folder: what is worth nothing without its process."""
 _SEEN = ".published.json"
 """In a working copy: name -> [ETag in the bucket, size, time of change in ns] when both were last the same."""
 
@@ -41,7 +45,9 @@ def run_folder(location: str, run: str) -> Path:
     if not is_uri(location):
         return folder(location) / FOLDER / run
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", location.rstrip("/").rpartition("/")[2])
-    mark = blake2b(location.encode(), digest_size=6).hexdigest()
+    prepare(location)
+    # Buckets of two servers may have one name.
+    mark = blake2b(f"{credentials.server_of(location)} {location}".encode(), digest_size=6).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "raydist" / "archives" / f"{name}-{mark}" / FOLDER / run
 
@@ -49,7 +55,8 @@ def run_folder(location: str, run: str) -> Path:
 def fetch(location: str, run: str, only: Sequence[str] = _ALL) -> Path:
     """Bring what the bucket has and this machine lacks, or has older, into the working copy; nothing to do locally.
 
-    A file that was changed here since it was last the same stays as it is, unless the bucket's changed too.
+    A file that was changed here since it was last the same stays as it is, unless the bucket's changed too; one that
+    was not, and is gone from the bucket, goes. Hidden files stay in the bucket.
 
     Args:
         only: patterns below the run's folder, such as `adapter/*`; `**` stands for any number of folders.
@@ -62,10 +69,15 @@ def fetch(location: str, run: str, only: Sequence[str] = _ALL) -> Path:
         return place
     seen = _seen(place)
     wanted = _patterns(only)
-    for name, entry in _stored(location, run):
-        if wanted.fullmatch(name) and not _is_here(place / name, entry, seen.get(name)):
+    there = {name: entry for name, entry in _stored(location, run) if wanted.fullmatch(name) and not _is_hidden(name)}
+    for name, entry in there.items():
+        if not _is_here(place / name, entry, seen.get(name)):
             seen[name] = _downloaded(location, run, name, place / name)
             _remember(place, {name: seen[name]})
+    for name, known in seen.items():
+        path = place / name
+        if wanted.fullmatch(name) and name not in there and path.is_file() and known[1:] == _stamp(path):
+            path.unlink(missing_ok=True)
     return place
 
 
@@ -81,7 +93,7 @@ def publish(location: str, run: str, only: Sequence[str] = _ALL) -> None:
     wanted = _patterns(only)
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()
-        if not wanted.fullmatch(name) or any(part.startswith(".") for part in name.split("/")):
+        if not wanted.fullmatch(name) or _is_hidden(name):
             continue
         try:
             if not path.is_file() or seen.get(name, ["", -1, -1])[1:] == _stamp(path):
@@ -97,8 +109,8 @@ def discard(location: str, run: str, only: Sequence[str] = _ALL) -> None:
     place = run_folder(location, run)
     wanted = _patterns(only)
     if is_uri(location):
-        for name in [name for name, _ in _stored(location, run) if wanted.fullmatch(name)]:
-            buckets.delete(location, f"{FOLDER}/{run}/{name}")
+        names = [f"{FOLDER}/{run}/{name}" for name, _ in _stored(location, run) if wanted.fullmatch(name)]
+        buckets.delete_all(location, names)
     for path in sorted(place.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
@@ -107,6 +119,17 @@ def discard(location: str, run: str, only: Sequence[str] = _ALL) -> None:
             path.unlink(missing_ok=True)
     if place.is_dir() and not [path for path in place.iterdir() if path.name != _SEEN]:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep_scratch(location: str, run: str = "*") -> None:
+    """Delete what processes that were killed left behind; none of those runs is at work.
+
+    Args:
+        run: a pattern of runs.
+    """
+    left = listed(location, f"{run}/{SCRATCH}/**/*")
+    for name in sorted({name.partition("/")[0] for name in left}):
+        discard(location, name, [f"{SCRATCH}/**"])
 
 
 def listed(location: str, pattern: str) -> list[str]:
@@ -125,7 +148,14 @@ def save(report: Report, location: str) -> None:
     times = {"began": ended - timedelta(seconds=report.seconds), "ended": ended}
     document = as_json(report) | {name: moment.isoformat(timespec="milliseconds") for name, moment in times.items()}
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-    objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
+    patience = Patience(tries=1)
+    while True:
+        try:
+            objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
+            return
+        except AwayError as error:  # a night's work is told after a restart of the server too
+            if not patience.bears(error):
+                raise
 
 
 def _stored(location: str, run: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,6 +163,10 @@ def _stored(location: str, run: str) -> Iterator[tuple[str, dict[str, Any]]]:
     prefix = f"{FOLDER}/{run}"
     for entry in buckets.below(location, prefix):
         yield entry["path"].removeprefix(f"{prefix}/"), entry
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _is_here(path: Path, entry: dict[str, Any], seen: list[Any] | None) -> bool:
@@ -157,6 +191,8 @@ def _downloaded(location: str, run: str, name: str, path: Path) -> list[Any]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         tag = buckets.download(location, f"{FOLDER}/{run}/{name}", temporary)
+        with temporary.open("rb") as file:  # what is noted as here must be, also after a power cut
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from raydist.errors import StoreError
 from raydist.store import commit, objects, read, schema, sql
-from raydist.store.join import BUCKET_ROWS, buckets
+from raydist.store.join import PART_CLIPS, Side, parts
 from raydist.store.lease import Lease
 
 MARK = "unfinished"
@@ -52,7 +52,7 @@ def repair_unless_scanning(location: str) -> None:
             objects.delete(location, MARK)
 
 
-def delete_stale(location: str, *, bucket_rows: int = BUCKET_ROWS) -> int:
+def delete_stale(location: str, *, part_clips: int = PART_CLIPS) -> int:
     """Delete derived rows (embeddings, signatures, cached frames) whose clip changed or is gone. Returns how many.
 
     What is deleted are exact pairs of key and fingerprint, so rows that `embed` commits meanwhile stay.
@@ -63,11 +63,9 @@ def delete_stale(location: str, *, bucket_rows: int = BUCKET_ROWS) -> int:
         clips = read.open_table(location, "clips")  # after the derived table: no row in it is of a newer clip
         if derived is None or clips is None:
             continue
-        rows = max(derived.count_rows(), clips.count_rows())
-        for bucket in buckets(clips, rows, bucket_rows):
-            for batch in bucket.lacking(derived):
-                columns = (batch["clip_key"].to_pylist(), batch["fingerprint"].to_pylist())
-                deleted += _delete_pairs(location, table, list(zip(*columns, strict=True)))
+        for part in parts(clips, {table: Side(dataset=derived)}, part_clips=part_clips):
+            for pairs in part.lacking(table):
+                deleted += _delete_pairs(location, table, pairs)
     return deleted
 
 

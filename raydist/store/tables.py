@@ -1,7 +1,8 @@
 """Opening tables, creating them, and turning Lance's errors into ours.
 
 Promises  a handle is fresh at each call (handles go stale); creating a table twice at once keeps one; an error of
-          Lance or of the storage below it leaves this module as a `StoreError` without Rust's source paths
+          Lance or of the storage below it leaves this module as a `StoreError` without Rust's source paths and without
+          what a bucket's server answered, which may hold key ids and session tokens; so do its causes
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
-from raydist.errors import StoreError, disk_remedy
-from raydist.store import buckets
+from raydist.errors import AwayError, StoreError, disk_remedy
+from raydist.store import buckets, credentials
 from raydist.store.location import folder, is_uri, table_uri
 
 T = TypeVar("T")
@@ -26,11 +27,33 @@ _RUST_PLACE = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
 _VALID_FIELDS = re.compile(r"\s*Valid fields are [^.]*\.")
 
 
-def reason_of(error: BaseException) -> str:
-    """What Lance said, without the source lines of its Rust core."""
+def reason_of(error: BaseException, uri: str = "") -> str:
+    """What Lance said, without the source lines of its Rust core; of a bucket's server, what it means.
+
+    Args:
+        uri: the table's.
+    """
+    if is_uri(uri) and not isinstance(error, StoreError) and credentials.is_of_server(str(error)):
+        return credentials.explained(uri, _RUST_PLACE.sub("", str(error)))
     text = _VALID_FIELDS.sub("", _RUST_PLACE.sub("", str(error)).replace("Invalid user input: ", ""))
     text, remedy = text.strip().rstrip(",."), disk_remedy(error)
     return f"{text}; {remedy}" if remedy else text
+
+
+def is_of_storage(error: Exception, uri: str) -> bool:
+    """Whether Lance raised it for a disk or a bucket's server, not for what it was asked."""
+    return isinstance(error, OSError) or (is_uri(uri) and credentials.is_of_server(str(error)))
+
+
+def trouble(what: str, error: Exception, uri: str) -> StoreError:
+    """What Lance raised as an error of ours, of the kind and with the cause that tell whether to try again."""
+    is_away = is_uri(uri) and (isinstance(error, AwayError) or credentials.is_away(str(error)))
+    found = (AwayError if is_away else StoreError)(f"{what}: {reason_of(error, uri)}")
+    found.__cause__ = error
+    if is_uri(uri) and not isinstance(error, StoreError):
+        # Ray and --debug write causes to logs.
+        found.__cause__ = (OSError if isinstance(error, OSError) else ValueError)(credentials.scrubbed(str(error)))
+    return found
 
 
 def columns_text(schema: pa.Schema) -> str:
@@ -44,12 +67,13 @@ def lance_errors(uri: str, *, where: str | None = None, schema: pa.Schema | None
     try:
         yield
     except (ValueError, OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        if where is not None and schema is not None and not isinstance(error, OSError):
+        if where is not None and schema is not None and not is_of_storage(error, uri):
             raise StoreError(
                 f"cannot filter by {where!r}: {reason_of(error)}. Expected an SQL condition over the columns "
                 f"{columns_text(schema)}; texts stand in single quotes."
             ) from error
-        raise StoreError(f"table {uri!r} cannot be used: {reason_of(error)}") from error
+        wrong = trouble(f"table {uri!r} cannot be used", error, uri)
+        raise wrong from wrong.__cause__
 
 
 def again(call: Callable[[], T]) -> T:
@@ -79,7 +103,8 @@ def open_table(location: str, table: str, *, version: int | None = None) -> lanc
     except (ValueError, OSError) as error:
         if "was not found" in str(error) and version is None:
             return None
-        raise StoreError(f"table {uri!r} cannot be opened: {reason_of(error)}") from error
+        wrong = trouble(f"table {uri!r} cannot be opened", error, uri)
+        raise wrong from wrong.__cause__
 
 
 def need_table(location: str, table: str, *, version: int | None = None) -> lance.LanceDataset:
@@ -112,7 +137,8 @@ def create_table(location: str, table: str, schema: pa.Schema) -> lance.LanceDat
     except (OSError, ValueError) as error:
         dataset = open_table(location, table)
         if dataset is None:
-            raise StoreError(f"table {uri!r} cannot be created: {reason_of(error)}") from error
+            wrong = trouble(f"table {uri!r} cannot be created", error, uri)
+            raise wrong from wrong.__cause__
         return dataset
 
 

@@ -1,7 +1,9 @@
 """On the cluster, before a verb begins: does every node see what the verb will need?
 
-Reads     the archive's document; places of videos, models and adapters; on each node, by a task without a core
-Writes    a hidden file in the archive (or where it will be), at once deleted: what one node writes the others must see
+Reads     the archive's document; places of videos, models and adapters; on each node that is there (of a large cluster
+          on so many as `_NODES`), by a task without a core. Nodes that come later are not asked
+Writes    a hidden file in the archive (or where it will be), at once deleted: what one node writes the others must see.
+          In a bucket each node writes and deletes one of its own
 Promises  a path of the submitting machine, storage that is not shared, or missing credentials end the job here, with
           the node's name, before anything is done
 """
@@ -36,7 +38,11 @@ class Needed:
 
     archive: str
     probe: str = ""
-    """A file that the driver wrote beside or in the archive; empty: there is none."""
+    """A file that the driver wrote beside or in the archive, or what is in it; empty: there is none."""
+    writes: bool = False
+    """Whether the verb writes to the archive."""
+    archives: tuple[str, ...] = ()
+    """Addresses of other archives."""
     places: tuple[tuple[str, str], ...] = ()
     """What it is, and its path."""
     addresses: tuple[str, ...] = ()
@@ -58,10 +64,12 @@ def check(job: Mapping[str, Any], places: Mapping[str, str]) -> None:
     _check_archive(job, location)
     probe = _probe(location, bool(job["writes"]))
     source = {key: value for key, value in job["source"].items() if key != "whole_mb"}
-    servers = [*job["addresses"], *(place for place in places.values() if _is_bucket(place))]
+    servers = [*job["addresses"], *(places.values() if job["reads"] else ())]
     needed = Needed(
         archive=location,
-        probe=probe,
+        probe=probe or _document(location),
+        writes=bool(job["writes"]),
+        archives=tuple(job["archives"]),
         places=tuple((place["what"], place["path"]) for place in job["places"] if place["there"]),
         addresses=tuple(dict.fromkeys(filter(_is_bucket, servers))),
         remote=Remote(**source, whole_bytes=job["source"]["whole_mb"] << 20),
@@ -118,6 +126,12 @@ def _probe(location: str, writes: bool) -> str:
     return str(probe)
 
 
+def _document(location: str) -> str:
+    """What every node sees that sees the archive, where none may be written beside it."""
+    document = Path(location, settings.FILE)
+    return str(document) if not is_uri(location) and document.is_file() else ""
+
+
 def _ask_all(needed: Needed) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -147,19 +161,12 @@ def _ask_all(needed: Needed) -> None:
 
 def answer(needed: Needed) -> list[str]:
     """What is wrong on the node that this runs on."""
-    problems = []
+    problems = [problem for place in needed.archives for problem in _ask_store(place, writes=False)]
     if is_uri(needed.archive):
-        try:
-            objects.read(needed.archive, settings.FILE)
-        except (RaydistError, OSError) as error:
-            problems.append(
-                f"it cannot read the archive {needed.archive!r} ({error}). Credentials of an object store come from "
-                "each node's environment or role (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a Kubernetes secret, an "
-                "instance's role); none travel with a job"
-            )
+        problems += _ask_store(needed.archive, writes=needed.writes)
     elif needed.probe and not os.path.exists(needed.probe):
         problems.append(
-            f"it does not see what the head wrote to {os.path.dirname(needed.probe)!r}, so the archive "
+            f"it does not see what the head has at {os.path.dirname(needed.probe)!r}, so the archive "
             f"{needed.archive!r} is not shared: expected a folder that all nodes mount, or s3://bucket/archive"
         )
     for what, path in needed.places:
@@ -171,6 +178,25 @@ def answer(needed: Needed) -> list[str]:
     for place in needed.addresses:
         problems += _look_at(place, needed.remote)
     return problems
+
+
+def _ask_store(place: str, *, writes: bool) -> Sequence[str]:
+    """Whether an archive in a bucket can be read here, and written where it must be."""
+    doing = "read"
+    try:
+        objects.read(place, settings.FILE)
+        if writes:
+            doing = "write to"
+            name = f"probes/{uuid.uuid4().hex}"  # beside those of `objects`
+            objects.replace(place, name, b"")
+            objects.delete(place, name)
+    except (RaydistError, OSError) as error:
+        return [
+            f"it cannot {doing} the archive {place!r} ({error}). Credentials of an object store come from each node's "
+            "environment or role (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a Kubernetes secret, an instance's "
+            "role); none travel with a job"
+        ]
+    return []
 
 
 def _look_at(place: str, remote: Remote) -> Sequence[str]:

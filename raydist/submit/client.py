@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from raydist.errors import ResourceError, UsageError
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ANSWERS_S = 5.0
+_CONNECTS_S, _READS_S = 10.0, 60.0
 _EXPECTED = "expected the address of the cluster's job server, such as http://head:8265"
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _NOT_JOBS = {10001: "Ray's client port", 6379: "the port of Ray's control store (GCS)"}
+
+
+class UnknownJobError(UsageError):
+    """The job server has no job of that id."""
 
 
 def address_of(given: str | None) -> str:
@@ -71,26 +76,47 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
         ResourceError: nobody answers there, or somebody else; a wrong token; another version of Ray.
     """
     answer = _asked(address)
-    from ray import __version__ as own
-    from ray.job_submission import JobSubmissionClient
-
-    if answer and answer != own and not any_version:
-        raise ResourceError(
-            f"the cluster at {address} runs Ray {answer}, this machine {own}: expected the same; install "
-            f"ray=={answer} here, or --any-version submits all the same"
-        )
+    if not any_version:
+        _require_own(address, answer)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     before = os.environ.get(VARIABLES[0])
     os.environ[VARIABLES[0]] = address  # Ray lets the environment go before the argument
     try:
         with errors(address):
-            return JobSubmissionClient(address)
+            client = _client(address)
     finally:
         if before is None:
             del os.environ[VARIABLES[0]]
         else:
             os.environ[VARIABLES[0]] = before
+    if not any_version:  # a cluster with a token says its version to who has it
+        _require_own(address, answer or str(client._server_ray_version or ""))
+    return client
+
+
+def _client(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    class Impatient(JobSubmissionClient):
+        """Ray's client waits for ever for an answer that was lost."""
+
+        def _do_request(self, method: str, endpoint: str, **rest: Any) -> Any:
+            if method == "GET":
+                rest.setdefault("timeout", (_CONNECTS_S, _READS_S))
+            return super()._do_request(method, endpoint, **rest)
+
+    return Impatient(address)
+
+
+def _require_own(address: str, version: str) -> None:
+    from ray import __version__ as own
+
+    if version and version != own:
+        raise ResourceError(
+            f"the cluster at {address} runs Ray {version}, this machine {own}: expected the same; install "
+            f"ray=={version} here, or --any-version submits all the same"
+        )
 
 
 def _asked(address: str) -> str:
@@ -120,8 +146,13 @@ def _somebody_else(address: str, why: str) -> str:
 
 
 @contextmanager
-def errors(address: str) -> Iterator[None]:
-    """Turn what Ray's client raises into errors that say what to do."""
+def errors(address: str, job: str = "") -> Iterator[None]:
+    """Turn what Ray's client raises into errors that say what to do.
+
+    Args:
+        job: the job that is asked for; empty: none is.
+    """
+    import aiohttp
     import requests
     from ray.exceptions import AuthenticationError
 
@@ -132,13 +163,13 @@ def errors(address: str) -> Iterator[None]:
             f"the cluster at {address} wants another token: set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN "
             f"or in a file that RAY_AUTH_TOKEN_PATH names (default: ~/.ray/auth_token). {_first_line(error)}"
         ) from error
-    except (requests.exceptions.RequestException, ConnectionError) as error:
+    except (requests.exceptions.RequestException, aiohttp.ClientError, ConnectionError) as error:
         raise ResourceError(f"the cluster at {address} does not answer any more ({_first_line(error)})") from error
     except RuntimeError as error:
         text = str(error)
-        if "status code 404" in text or "does not exist" in text:
-            raise UsageError(
-                f"{address} knows no such job: `raydist jobs list --address {address}` has them"
+        if job and "status code 404" in text:
+            raise UnknownJobError(
+                f"{address} knows no job {job!r}: `raydist jobs list --address {address}` has those that there are"
             ) from error
         raise ResourceError(f"the job server at {address} refused: {_last_line(text)}") from error
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
 from raydist import address
-from raydist.config import Config
 from raydist.errors import RaydistError
 from raydist.store import roots, settings
 from raydist.version import __version__
@@ -48,11 +47,17 @@ class Order:
     """RAYDIST_<SECTION>_<FIELD> of this machine."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name in the job's folder -> the file here: settings and lists."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Name in the job's folder -> what it holds."""
     places: Sequence[Place] = ()
     addresses: Sequence[str] = ()
     """Videos on servers that are named in the arguments."""
+    archives: Sequence[str] = ()
+    """Other archives on servers that are named in the arguments."""
     writes: bool = True
     """Whether the verb writes to the archive."""
+    reads: bool = True
+    """Whether the verb opens the archive's videos for certain."""
     installed: bool = False
     """Run the raydist that the cluster has."""
     any_version: bool = False
@@ -60,7 +65,7 @@ class Order:
     def document(self) -> dict[str, Any]:
         """What the job's first step reads on the cluster."""
         return {
-            **{name: value for name, value in asdict(self).items() if name != "files"},
+            **{name: value for name, value in asdict(self).items() if name not in ("files", "texts")},
             "archive_made": made(self.archive),
             "python": list(sys.version_info[:2]),
             "least_python": list(LEAST_PYTHON),
@@ -80,17 +85,34 @@ def made(location: str) -> str:
     return json.dumps([document["created_at"], document["settings"]], sort_keys=True)
 
 
-def roots_here(config: Config) -> list[Place]:
-    """Folders of the archive's videos that this machine has."""
+def roots_here(location: str, overridden: Collection[str]) -> list[Place]:
+    """Folders of videos that the archive names and this machine has; not of roots that are overridden."""
     try:
-        places = roots.places(config.require_archive(), config.roots)
+        places = roots.places(location, {})
     except (RaydistError, OSError):
         return []  # no archive yet, or none that this machine can read: the cluster looks for itself
     return [
         Place(what=f"the videos of root {name!r}", path=place)
         for name, place in places.items()
-        if not address.is_address(place) and os.path.isdir(place)
+        if name not in overridden and not address.is_address(place) and os.path.isdir(place)
     ]
+
+
+def as_toml(table: Mapping[str, Any]) -> str:
+    """Settings as a file of them: values, and sections of values."""
+    lines = [f"{name} = {_as_toml(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    for section, values in table.items():
+        if isinstance(values, dict):
+            lines += [f"[{section}]", *(f"{name} = {_as_toml(value)}" for name, value in values.items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    return str(value).lower()  # true, inf, 1e-05: TOML's words are Python's in small letters
 
 
 def _requires() -> list[str]:

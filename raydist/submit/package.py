@@ -38,6 +38,8 @@ def environment_of(order: Order, job: str, folder: Path) -> dict[str, Any]:
     for name, file in order.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / name)
+    for name, text in order.texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     if not order.installed:
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(Path(raydist.__file__).parent, folder / "raydist", ignore=ignored)

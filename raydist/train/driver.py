@@ -84,7 +84,6 @@ def begin(
         prepared.write(folder)
         recipe.write(folder, whole)
     location = config.require_archive()
-    cores = max(1, int(resources.cpus - runtime.LIGHT_CPUS))
     return Task(
         location=location,
         run=folder.rpartition("/")[2],
@@ -94,9 +93,9 @@ def begin(
         geometry=prepared.geometry,
         places=roots.places(location, config.roots),
         limits=config.limits(),
-        threads=max(1, cores // workers),
+        threads=resources.threads(workers),
         device=device,
-        keeps_frames=resources.nodes > 1 or is_uri(location),
+        keeps_frames=resources.nodes > 1 or resources.grows or is_uri(location),
         facts=prepared.facts(),
     )
 
@@ -142,14 +141,16 @@ def _workers(section: Train, resources: runtime.Resources) -> tuple[int, str]:
     """How many workers, and on what.
 
     Raises:
-        ResourceError: more than the cluster has GPUs or cores for.
+        ResourceError: more than the cluster has GPUs or cores for, now or grown.
     """
-    if section.device == "cuda" and resources.gpus < 1:
-        raise ResourceError("train.device=cuda, but the cluster has no GPU: add one, or set train.device=cpu")
-    gpu = section.device != "cpu" and resources.gpus >= 1
-    count = section.workers or (int(resources.gpus) if gpu else 1)
-    offered = resources.gpus if gpu else resources.cpus - runtime.LIGHT_CPUS
+    gpu = resources.use_gpu(section.device, "train.device")
+    count = section.workers or (int(resources.most_gpus) if gpu else 1)
+    offered = resources.most_gpus if gpu else resources.most_cpus - runtime.LIGHT_CPUS
     if count > max(1, offered):
         kind = "GPUs" if gpu else "CPUs"
         raise ResourceError(f"train.workers={count}, but the cluster has {offered:g} {kind} for them: lower it")
+    if gpu and count > resources.gpus:
+        talk.print(
+            f"train: asks for {count} GPUs; the cluster has {resources.gpus:g} now, and waits until it has grown"
+        )
     return count, "cuda" if gpu else "cpu"

@@ -2,8 +2,8 @@
 
 Reads     where the archive is an object store and the run goes on: its journal and TensorBoard's files; a wish to stop
 Writes    in a folder: nothing, for all is written there at once. On an object store: the journal and TensorBoard's
-          files, from a working copy on this machine, before each checkpoint and every half minute; `now.json`, the
-          step of the moment, for whoever looks on; at the end the adapter, whose last file makes it one
+          files, from a working copy on this machine, before each checkpoint, now and then, and at the end; `now.json`,
+          the step of the moment, for whoever looks on; at the end the adapter, whose last file makes it one
 Promises  the store's journal holds every step up to its last checkpoint, so the run goes on from there on any machine;
           an upload that fails in between costs nothing, for the next one brings it all
 """
@@ -30,7 +30,10 @@ _LOOK_S = 3.0
 """Between two looks for a wish to stop, and two notes of the step of the moment."""
 
 _SEND_S = 30.0
-"""Between two uploads of what grows, beside those at checkpoints."""
+"""Between two uploads of what grows, beside those at checkpoints; at least."""
+
+_SHARE = 20
+"""A file is sent as a whole, and TensorBoard's grow: uploads take one part in so many of the time."""
 
 _GROWING = (journal.FILE, f"{TENSORBOARD}/*")
 
@@ -87,19 +90,22 @@ class Sender:
             publish(self._location, self._run, only=tuple(names))
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and send what was written last: of a run that failed, it is what tells why."""
         self._closed.set()
         if self._far:
             self._thread.join()
+            with suppress(StoreError, OSError):
+                self.send()
 
     def _work(self) -> None:
-        sent, told = time.monotonic(), None
+        due, told = time.monotonic() + _SEND_S, None
         while not self._closed.wait(_LOOK_S):
             with suppress(StoreError, OSError):  # away for a moment: a checkpoint says if it stays so
                 self._stop_seen = self._stop_seen or objects.read(self._place, STOP) is not None
                 if self._now is not told:
                     told = self._now
                     objects.replace(self._place, NOW, json.dumps(told).encode())
-                if time.monotonic() - sent >= _SEND_S:
+                if (began := time.monotonic()) >= due:
                     self.send()
-                    sent = time.monotonic()
+                    ended = time.monotonic()
+                    due = ended + max(_SEND_S, _SHARE * (ended - began))

@@ -203,9 +203,12 @@ def _batches(table: pa.Table) -> Iterator[pa.Table]:
 
 def _cpu_s() -> float:
     """Of this process and those below it."""
-    me = psutil.Process()
-    times = [process.cpu_times() for process in [me, *me.children(recursive=True)]]
-    return sum(spent.user + spent.system for spent in times)
+    me, sum_s = psutil.Process(), 0.0
+    for process in [me, *me.children(recursive=True)]:
+        with suppress(psutil.Error):
+            spent = process.cpu_times()
+            sum_s += spent.user + spent.system
+    return sum_s
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ from asked import KEY, KEYS, MODELS, Asked
 from llm_server import LLMServer
 from loopback import Loopback
 from stores import fill
+from test_batches import prepared, task
+from test_one import Here
 
 from raydist.caption import answers
+from raydist.caption.asker import known
 from raydist.store import objects
 
 SCRIPT = Path(__file__).parents[1] / "store" / "verbs.py"
@@ -35,6 +38,19 @@ def test_answers_are_kept_in_the_bucket_until_they_are_dropped(s3: Loopback, mot
     assert list(answers.all_kept(ARCHIVE)) == [row]
     answers.drop(ARCHIVE, [-3])
     assert not list(answers.all_kept(ARCHIVE))
+
+
+def test_a_bucket_that_gives_no_answers_stops_the_run_and_leaves_the_clip(s3: Loopback, moto: int) -> None:
+    fill(moto, "asked", {})
+    (clip,) = prepared(1).drop_columns(["frames", "clip"]).to_pylist()
+    door = Here()
+    assert known(ARCHIVE, clip, task("http://127.0.0.1:9"), door) is None
+    s3.fail("status", float("inf"), status=403)
+    row = known(ARCHIVE, clip, task("http://127.0.0.1:9"), door)
+    assert row is not None
+    assert row["left"]
+    assert "cannot be read" in row["detail"]
+    assert door.stopped()
 
 
 @pytest.mark.slow

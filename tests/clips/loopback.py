@@ -49,6 +49,7 @@ class Fault:
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
     where: Callable[[Asked], bool] = lambda asked: True
+    body: bytes = b""
 
 
 class Loopback:
@@ -108,9 +109,10 @@ class Loopback:
         status: int = 503,
         headers: Mapping[str, str] | None = None,
         where: Callable[[Asked], bool] = lambda asked: True,
+        body: bytes = b"",
     ) -> None:
         """Let the next `times` requests that match go wrong."""
-        self._faults.append(Fault(kind, times, status, headers or {}, where))
+        self._faults.append(Fault(kind, times, status, headers or {}, where, body))
 
     def heal(self) -> None:
         """No more faults."""
@@ -159,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.loopback.closing.wait(60)
             self.close_connection = True
         elif fault and kind == "status":
-            self.reply(fault.status, dict(fault.headers), b"")
+            self.reply(fault.status, dict(fault.headers), fault.body)
         elif self.loopback.upstream:
             self.hand_on(body, kind)
         else:

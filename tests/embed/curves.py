@@ -139,7 +139,10 @@ def _memory(pid: int) -> tuple[dict[str, float], float]:
 
 
 def _role(process: psutil.Process) -> str:
-    line = process.cmdline() or [""]
+    try:
+        line = process.cmdline() or [""]
+    except psutil.Error:  # gone or a zombie since it was listed
+        return "other"
     name = Path(line[0]).name
     if name in ("gcs_server", "raylet"):
         return name.removesuffix("_server")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.clips import naming
+from raydist.clips.signature import HASH_VERSION
 from raydist.config import Config, load
 from raydist.models.encoder import ModelInfo
 from raydist.records import Span
@@ -43,10 +44,11 @@ def write(archive: Path, clips: int) -> Path:
 
 
 def embed(archive: Path, info: ModelInfo) -> None:
-    """Rows of all clips but an eighth, as if a run had made them: each vector is the same."""
+    """Rows and signatures of all clips but an eighth, as if a run had made them: each vector is the same."""
     location = str(archive)
     table, columns = schema.embeddings_table(info.model_key), schema.embeddings(info.dim)
     committer = commit.Committer(location, table, columns)
+    signatures = commit.Committer(location, "signatures", schema.SIGNATURES)
     vector = np.full((1, info.dim), info.dim**-0.5, np.float16)
     moment = datetime.now(UTC)
     kept = ["clip_key", "clip_id", "fingerprint", "video_id", "start_s", "end_s", "duration_s", "split"]
@@ -57,6 +59,24 @@ def embed(archive: Path, info: ModelInfo) -> None:
         rows = rows.append_column("filled_frames", pa.array(np.zeros(count, np.int32)))
         rows = rows.append_column("at", pa.array([moment] * count, pa.timestamp("us", tz="UTC")))
         committer.commit(commit.write_fragments(location, table, rows.select(columns.names), columns))
+        committed = _signatures(rows)
+        signatures.commit(commit.write_fragments(location, "signatures", committed, schema.SIGNATURES))
+
+
+def _signatures(rows: pa.Table) -> pa.Table:
+    """Of clips with a row: eight hashes each, of frames that nobody saw."""
+    count = rows.num_rows
+    starts = pa.array(np.arange(0, 8 * count + 1, 8, dtype=np.int32))
+    hashes = np.random.default_rng(count).integers(0, 2**63, 8 * count).astype(np.uint64)
+    given = {
+        "clip_key": rows["clip_key"],
+        "fingerprint": rows["fingerprint"],
+        "frame_hashes": pa.ListArray.from_arrays(starts, pa.array(hashes)),
+        "frame_times_s": pa.ListArray.from_arrays(starts, pa.array(np.zeros(8 * count))),
+        "hash_version": pa.array(np.full(count, HASH_VERSION, np.int32)),
+        "at": rows["at"],
+    }
+    return pa.table([given[name] for name in schema.SIGNATURES.names], schema=schema.SIGNATURES)
 
 
 def _fingerprint(video: int) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import curves
+import psutil
 import pytest
 import synthetic
 
@@ -102,3 +105,13 @@ def test_the_memory_of_a_million_clips_is_flat(tmp_path: Path) -> None:
     (books,) = status.run(synthetic.configure(archive))["embeddings"].values()
     assert books["pending"] == 0
     assert books["rows"] + books["failed"] == 1_000_000
+
+
+def test_a_process_that_ended_while_it_was_sampled_has_no_role() -> None:
+    ended = subprocess.Popen(["true"])
+    process = psutil.Process(ended.pid)
+    while process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert curves._role(process) == "other"
+    ended.wait()
+    assert curves._role(process) == "other"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -161,6 +165,29 @@ def test_the_same_evaluation_gives_the_same_figures(once: Made, both: Report) ->
     other = once.measured("eval.seed=1", adapter="wild").details
     assert other["base"]["text_to_video"]["r10"] == both.details["base"]["text_to_video"]["r10"]
     assert other["base"]["text_to_video"]["interval"] != both.details["base"]["text_to_video"]["interval"]
+
+
+def test_where_the_process_that_embeds_goes_another_goes_on(once: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = once.measured("embed.batch=1")
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if not killed and process.cmdline()[:1] == ["ray::encode"]:
+                        time.sleep(0.3)
+                        process.kill()
+                        killed.append(process.pid)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert once.measured("embed.batch=1").details == whole.details
+    killer.join()
+    assert killed
+    assert "another goes on at clip" in capsys.readouterr().err
 
 
 def test_the_difference_has_an_interval_and_a_paired_test(both: Report) -> None:

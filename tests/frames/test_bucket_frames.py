@@ -54,5 +54,12 @@ def test_what_was_used_longest_ago_comes_first_and_a_dropped_table_leaves_nothin
     assert not [file["path"] for file in buckets.below(ARCHIVE, "") if NEW in file["path"]]
     stored = frames.open_stored(ARCHIVE, OLD)
     assert stored is not None
+    assert frames.open_stored(ARCHIVE, OLD, stored) is stored, "its keys are not read again"
+    frames.drop(ARCHIVE, OLD)
+    cached(OLD, 8, 10_000)
+    again = frames.open_stored(ARCHIVE, OLD, stored)
+    assert again is not None
+    assert again is not stored
+    stored = again
     clips = pa.table({"clip_key": pa.array([3], pa.int64()), "fingerprint": ["f"]})
     assert stored.take(stored.places(clips))[0].as_py() == random.Random(3).randbytes(10_000)

@@ -7,26 +7,36 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from loopback import Loopback
+from loopback import Loopback, wait_for
 from store import tables
 from stores import ENVIRONMENT, fill
 
+from raydist.clips.decoder import Geometry
+from raydist.config import Config
 from raydist.dedup import scratch, shared
-from raydist.errors import RaydistError, StoreError
+from raydist.errors import AwayError, RaydistError, StoreError
+from raydist.records import Limits, Report
 from raydist.search.cutoff import calibrated
-from raydist.store import commit, credentials, objects, read, runs, settings
+from raydist.store import buckets, commit, compact, credentials, lease, models, objects, patience, read, runs, settings
 from raydist.store.lease import Lease, holders
 from raydist.store.location import prepare
 from raydist.store.manifest import Manifest
+from raydist.store.tables import lance_errors, open_table
+from raydist.train import journal
+from raydist.train.sender import Sender
+from raydist.train.task import Task
 
 WRITER = Path(__file__).with_name("writer.py")
 SECRET = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
@@ -69,6 +79,20 @@ def test_small_files_are_there_replaced_listed_and_gone(bucket: str) -> None:
     assert abs(entry.modified_s - time.time()) < 60
     for _ in range(2):
         objects.delete(bucket, "a/x.json")
+    assert objects.entries(bucket, "a") == []
+
+
+def test_many_files_go_at_once(bucket: str, s3: Loopback) -> None:
+    for number in range(12):
+        objects.replace(bucket, f"a/{number}", b"1")
+    s3.forget()
+    objects.delete_all(bucket, [f"a/{number}" for number in range(20)])
+    assert len(s3.asked) < 3
+    assert objects.entries(bucket, "a") == []
+    objects.delete_all(bucket, [])
+    fail_often(s3, 0.2)
+    objects.replace(bucket, "a/1", b"1")
+    objects.delete_all(bucket, ["a/1", "a/2"])
     assert objects.entries(bucket, "a") == []
 
 
@@ -121,6 +145,51 @@ def test_a_runs_files_travel_when_they_changed(bucket: str, s3: Loopback, tmp_pa
     assert not (folder / "adapter").exists()
 
 
+def test_an_adapter_comes_when_it_is_loaded_and_whole(bucket: str, s3: Loopback) -> None:
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    for name in names:
+        objects.replace(bucket, f"runs/r1/adapter/{name}", name.encode())
+    place = runs.run_folder(bucket, "r1") / "adapter"
+    noted = models.marked(tables.embeddings([1]).schema, "tiny+r1", "/weights", adapter=str(place), archive=bucket)
+    commit.append(bucket, tables.TABLE, tables.embeddings([1]).cast(noted), noted)
+    s3.forget()
+    (model,) = models.stored(bucket)
+    assert model.adapter == str(place)
+    assert not [asked for asked in s3.asked if "runs" in asked.path], "names take no files"
+    s3.fail("status", float("inf"), status=403, where=lambda asked: asked.path.endswith("safetensors"))
+    with pytest.raises(StoreError, match="may not be used"):
+        models.brought(bucket, model.adapter)
+    assert place.is_dir()
+    s3.heal()
+    assert models.brought(bucket, model.adapter) == str(place)
+    assert [file.read_text() for file in sorted(place.iterdir())] == names
+    objects.replace(bucket, "runs/r1/adapter/adapter_model.safetensors", b"trained anew")
+    models.brought(bucket, model.adapter)
+    assert (place / "adapter_model.safetensors").read_text() == "trained anew"
+
+
+def test_what_fails_when_all_rows_are_in_is_a_note(bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in range(9):
+        commit.append(bucket, "clips", tables.clips([key]), tables.clips([]).schema)
+    manifest = Manifest.of_run(bucket, "embed-1").write([pa.table({"a": [1]})])
+    notes: list[str] = []
+    with Lease(bucket, "embed") as held:
+        s3.fail("status", float("inf"), status=403, where=lambda asked: asked.method != "GET")
+        with compact.tidying(notes):
+            compact.compact_if_alone(bucket, "clips", held)
+        manifest.remove()
+        s3.heal()
+    (note,) = notes
+    assert "not tidied, the next run does it" in note
+    assert read.count_rows(bucket, "clips") == 9
+    monkeypatch.setattr(patience, "_AWAY_FOR_S", 30.0)
+    s3.fail("status", 20, status=503, where=lambda asked: asked.path.endswith("report.json"))
+    runs.save(Report(stage="embed", run="embed-1", seconds=1.0, counts={}), bucket)
+    assert "embed-1/report.json" in runs.listed(bucket, "**/*")
+    Manifest.sweep(bucket, list)
+    assert runs.listed(bucket, "**/*") == ["embed-1/report.json"]
+
+
 def test_a_manifest_in_a_bucket_is_read_and_swept(bucket: str) -> None:
     manifest = Manifest.of_run(bucket, "embed-1", rows_per_file=4).write([pa.table({"a": list(range(10))})])
     assert [unit["a"][0].as_py() for unit in manifest.units()] == list(range(10))
@@ -139,6 +208,32 @@ def test_leases_in_a_bucket_exclude(bucket: str) -> None:
     assert holders(bucket) == []
 
 
+def test_a_reader_whose_clock_is_ahead_sees_who_is_at_work(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 300, monotonic=time.monotonic, sleep=time.sleep)
+    with Lease(bucket, "embed") as held:
+        monkeypatch.setattr(lease, "time", ahead)
+        assert [holder.id for holder in holders(bucket, sweep=False)] == [held.holder.id]
+
+
+def test_a_probe_that_a_killed_process_left_goes(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_STRAY_S", 0.5)
+    objects.replace(bucket, "probes/left", b"")
+    time.sleep(2.1)  # the server tells times in seconds
+    objects.require_create(bucket)
+    assert objects.entries(bucket, "probes") == []
+
+
+def test_a_heartbeat_that_hangs_is_followed_by_another_soon(
+    bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
+    with Lease(bucket, "embed"):
+        s3.fail("stall", 1, where=lambda asked: asked.method == "PUT" and "/writers/" in asked.path)
+        began = time.monotonic()
+        wait_for(lambda: len([asked for asked in s3.asked if "/writers/" in asked.path]) > 3)
+        assert time.monotonic() - began < 15
+
+
 def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.create_or_open(bucket, {"clip_seconds": 30.0})
     with Loopback(upstream=moto, drops=("if-none-match",)) as bad:
@@ -146,6 +241,8 @@ def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, mo
         for begin in (lambda: Lease(bucket, "embed").__enter__(), lambda: settings.create_or_open(f"{bucket}2", {})):
             with pytest.raises(StoreError, match=rf"{bad.url}.*twice.*If-None-Match.*expected"):
                 begin()
+        with pytest.raises(StoreError, match=r"twice.*If-None-Match"):
+            commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
         assert settings.exists(bucket), "reading goes on"
         assert not settings.exists(f"{bucket}2")
         assert holders(bucket) == []
@@ -232,6 +329,37 @@ def test_keys_come_from_a_profile_too(
     assert "needs boto3" in refused(lambda: objects.read(f"{bucket}-beside", "b"))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_profile_names_its_server_too(
+    bucket: str, s3: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    server = "services = here\n\n[services here]\ns3 =\n  endpoint_url = {}\n" if own else "endpoint_url = {}\n"
+    file = tmp_path / "config"
+    file.write_text(f"[profile minio]\nregion = us-east-1\n{server.format(s3.url)}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "minio")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "")
+    objects.replace(bucket, "a", b"1")
+    commit.append(bucket, "clips", tables.clips(range(3)), tables.clips([]).schema)
+    assert read.count_rows(bucket, "clips") == 3
+    assert any(asked.method == "PUT" for asked in s3.asked)
+
+
+def test_working_copies_are_of_one_server_and_follow_it(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects.replace(bucket, "runs/r1/adapter/a", b"1")
+    objects.replace(bucket, "runs/r1/adapter/b", b"2")
+    objects.replace(bucket, "runs/r1/.published.json", b"{}")
+    place = runs.fetch(bucket, "r1")
+    assert (place / ".published.json").read_bytes() != b"{}"
+    (place / "b-own").write_text("stays")
+    objects.delete(bucket, "runs/r1/adapter/a")
+    runs.fetch(bucket, "r1")
+    assert sorted(file.name for file in place.glob("**/[!.]*") if file.is_file()) == ["b", "b-own"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert runs.run_folder(bucket, "r1") != place
+
+
 def test_the_servers_address_has_one_meaning_for_all_clients(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -251,6 +379,132 @@ def test_what_a_server_answers_is_told_without_what_is_secret() -> None:
     assert "SignatureDoesNotMatch, The signature differs" in told
     assert "AKIASOMEONE" not in told
     assert "AWS4" not in told
+    whole = credentials.scrubbed(f"first line\n{body}, and\nthe last ?X-Amz-Security-Token=abc")
+    assert whole.startswith("first line\nstatus code: 403 Forbidden: SignatureDoesNotMatch, The signature differs, and")
+    assert whole.endswith("the last ?X-Amz-Security-Token=...")
+    assert "AKIASOMEONE" not in whole
+
+
+TOKEN, KEY_ID = "FwoGSECRETTOKEN", "AKIASOMEONE"
+RAN_OUT = (
+    b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>'
+    b"<Token-0>FwoGSECRETTOKEN</Token-0><AWSAccessKeyId>AKIASOMEONE</AWSAccessKeyId>"
+    b"<StringToSign>AWS4-HMAC</StringToSign></Error>"
+)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_token_that_ran_out_is_in_no_error_and_in_no_cause(bucket: str, s3: Loopback, status: int) -> None:
+    schema = tables.clips([]).schema
+    commit.append(bucket, "clips", tables.clips(range(3)), schema)
+    dataset = open_table(bucket, "clips")
+    assert dataset is not None
+
+    def listing() -> object:
+        return open_table(bucket, "clips")
+
+    def data() -> object:
+        with lance_errors(dataset.uri, where="clip_key = 1", schema=dataset.schema):
+            return dataset.to_table()
+
+    def fragment() -> object:
+        return commit.write_fragments(bucket, "clips", tables.clips(range(3, 6)), schema)
+
+    def version() -> object:
+        return commit.append(bucket, "clips", tables.clips(range(3, 6)), schema)
+
+    places = {
+        listing: lambda asked: asked.method == "GET" and "list-type" in asked.path,
+        data: lambda asked: asked.method == "GET" and "/data/" in asked.path,
+        fragment: lambda asked: asked.method == "PUT" and "/data/" in asked.path,
+        version: lambda asked: asked.method == "PUT" and "/_versions/" in asked.path,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patience, "_TRIES", 1)
+        for call, where in places.items():
+            s3.fail("status", float("inf"), status=status, body=RAN_OUT, where=where)
+            with pytest.raises(StoreError) as error:
+                call()
+            whole = "".join(traceback.format_exception(error.value))
+            assert TOKEN not in whole
+            assert KEY_ID not in whole
+            assert "AWS4" not in whole
+            assert "ExpiredToken, The provided token has expired." in str(error.value)
+            assert not isinstance(error.value, AwayError)
+            s3.heal()
+    s3.fail("status", float("inf"), status=status, body=RAN_OUT)
+    with pytest.raises(StoreError) as error:
+        objects.read(bucket, "a")
+    assert TOKEN not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_server_that_is_away_for_longer_is_waited_for(bucket: str, s3: Loopback) -> None:
+    schema = tables.clips([]).schema
+    committer = commit.Committer(bucket, "clips", schema)
+
+    def away() -> threading.Timer:
+        s3.fail("reset", float("inf"))
+        healed = threading.Timer(8, s3.heal)
+        healed.start()
+        return healed
+
+    healed = away()
+    fragments = commit.write_fragments(bucket, "clips", tables.clips(range(10)), schema)
+    healed.join()
+    healed = away()
+    assert committer.commit(fragments) == 10
+    healed.join()
+    assert read.count_rows(bucket, "clips") == 10
+
+
+def test_a_server_that_stays_away_is_given_up(bucket: str, s3: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_AWAY_FOR_S", 0.0)
+    s3.fail("reset", float("inf"))
+    with pytest.raises(AwayError, match="does not answer"):
+        commit.Committer(bucket, "clips", tables.clips([]).schema)
+
+
+def test_a_full_disk_of_this_machine_is_not_the_buckets(bucket: str) -> None:
+    objects.replace(bucket, "a", bytes(1 << 16))
+    with pytest.raises(OSError, match="No space left"):
+        buckets.download(bucket, "a", Path("/dev/full"))
+    with pytest.raises(FileNotFoundError):
+        buckets.replace(bucket, "b", Path("/nowhere/b"))
+
+
+def test_a_full_disk_of_a_node_is_told_with_the_way_out(bucket: str, tmp_path: Path) -> None:
+    def write() -> None:
+        with shared.room(), Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"vectors")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    there = shared.Shared(folder=tmp_path / "raydist-1" / "join", address=f"{bucket}/runs/dedup-1/join")
+    with shared.using(there), pytest.raises(StoreError, match=rf"'{tmp_path}' on .* is full.*TMPDIR"):
+        write()
+
+
+def test_what_a_training_wrote_last_is_sent_when_it_ends(bucket: str, s3: Loopback) -> None:
+    task = Task(
+        location=bucket,
+        run="r1",
+        folder=f"{bucket}/runs/r1",
+        model="tiny",
+        section=Config().train,
+        geometry=Geometry(frames=8, sampling="exact", size_px=224, resize="crop"),
+        places={},
+        limits=Limits(),
+        threads=1,
+        device="cpu",
+        facts={},
+    )
+    sender = Sender(task)
+    (sender.folder / journal.FILE).write_text("the loss is NaN")
+    sender.close()
+    assert objects.read(bucket, f"runs/r1/{journal.FILE}") == b"the loss is NaN"
+    away = Sender(task)
+    s3.fail("status", float("inf"), status=403)
+    away.close()  # the run's own error says more
 
 
 def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -> None:
@@ -265,7 +519,7 @@ def test_machines_share_the_work_folder_of_a_join(bucket: str, tmp_path: Path) -
     assert not work.exists()
     assert runs.listed(bucket, "**/*") == []
     objects.replace(f"{bucket}/runs/dedup-2/join", "shards/x", b"of a run that was killed")
-    shared.sweep(bucket, "dedup")
+    runs.sweep_scratch(bucket, "dedup-*")
     assert runs.listed(bucket, "**/*") == []
 
 

@@ -30,12 +30,12 @@ def read(rows: current.Rows) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("bucket_rows", [10, 1000])
-def test_rows_of_clips_that_are_gone_or_changed_do_not_count(location: str, bucket_rows: int) -> None:
+@pytest.mark.parametrize("part_clips", [10, 1000])
+def test_rows_of_clips_that_are_gone_or_changed_do_not_count(location: str, part_clips: int) -> None:
     clips(location, [30, 10, 20, -5], ["a", "a", "new", "a"])
     first = fill(location, [10, 20, 40])
     second = fill(location, [30, -5, 20], ["a", "a", "new"], seed=1)
-    rows = current.current_rows(location, tables.TABLE, bucket_rows=bucket_rows)
+    rows = current.current_rows(location, tables.TABLE, part_clips=part_clips)
     assert rows.keys.tolist() == [-5, 10, 20, 30]
     assert rows.fingerprints.to_pylist() == ["a", "a", "new", "a"]
     assert np.array_equal(read(rows), [second[1], first[0], second[2], second[0]])

@@ -143,7 +143,7 @@ def columns(rows: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
     signed=pairs,
     gone=st.sets(st.integers(-8, 8), max_size=4),
     retry=st.booleans(),
-    bucket_rows=st.integers(1, 30),
+    part_clips=st.integers(1, 30),
 )
 def test_clips_are_rows_and_failed_and_pending_whatever_the_tables_hold(
     clips: dict[int, str],
@@ -152,7 +152,7 @@ def test_clips_are_rows_and_failed_and_pending_whatever_the_tables_hold(
     signed: list[tuple[int, str]],
     gone: set[int],
     retry: bool,
-    bucket_rows: int,
+    part_clips: int,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         location = str(Path(folder))
@@ -173,9 +173,9 @@ def test_clips_are_rows_and_failed_and_pending_whatever_the_tables_hold(
             pending=len(left - set(done) - set(failed)),
         )
 
-        counted = books(location, bucket_rows=bucket_rows)
+        counted = books(location, part_clips=part_clips)
         found = pending_clips(
-            location, MODEL, hash_version=HASH_VERSION, retry_failed=retry, bucket_rows=bucket_rows, batch_size=3
+            location, MODEL, hash_version=HASH_VERSION, retry_failed=retry, part_clips=part_clips, batch_size=3
         )
         rows = [row for table in found for row in table.to_pylist()]
 
@@ -200,8 +200,8 @@ def test_captions_are_counted_by_origin_over_all_ranges_of_clips(location: str) 
     rows = pa.concat_tables([captioned("sidecar", keys[:2]), captioned("gemini-x", [2**61])])
     append(location, "captions", rows.cast(schema.CAPTIONS))
     append(location, "failures", tables.failures([2**62, 2**61], stage=["caption"] * 2, model_key=["gemini-x#p"] * 2))
-    for bucket_rows in (1, 2, 100):
-        assert books(location, bucket_rows=bucket_rows).captioned == {
+    for part_clips in (1, 2, 100):
+        assert books(location, part_clips=part_clips).captioned == {
             "gemini-x": ModelBooks(rows=1, failed=1, pending=4),
             "sidecar": ModelBooks(rows=2, failed=0, pending=4),
         }

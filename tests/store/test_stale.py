@@ -18,8 +18,8 @@ def pairs(location: str, table: str) -> list[tuple[int, str]]:
     return sorted(zip(*rows.to_pydict().values(), strict=True))
 
 
-@pytest.mark.parametrize("bucket_rows", [2, 1_000])
-def test_rows_of_changed_and_vanished_clips_go_and_the_others_stay(location: str, bucket_rows: int) -> None:
+@pytest.mark.parametrize("part_clips", [2, 1_000])
+def test_rows_of_changed_and_vanished_clips_go_and_the_others_stay(location: str, part_clips: int) -> None:
     low, high = -(2**62), 2**62
     append(location, "clips", tables.clips([low, 2, high, 4], ["new", "a", "b", "it's"]))
     derived = ([low, low, 2, high, 9, 4, 4], ["old", "new", "a", "a", "b", "it's", "x' OR 1=1"])
@@ -27,7 +27,7 @@ def test_rows_of_changed_and_vanished_clips_go_and_the_others_stay(location: str
         append(location, table, rows)
     append(location, "captions", tables.filled(schema.CAPTIONS, 1, clip_key=9, fingerprint="old", caption="a dog"))
 
-    assert stale.delete_stale(location, bucket_rows=bucket_rows) == 8
+    assert stale.delete_stale(location, part_clips=part_clips) == 8
 
     for table in (tables.TABLE, "signatures"):
         assert pairs(location, table) == [(low, "new"), (2, "a"), (4, "it's")]

@@ -3,7 +3,7 @@
     python tests/submit/chaos.py --files 52 --clips 10            # prints a line of JSON
 
 A worker node is killed, a node is added, the driver is SIGKILLed and the same command submitted again.
-Promises to show  every clip has exactly one row at the end, and the reports count each once
+Promises to show  every clip has exactly one row at the end, and the reports count each once, that of the night too
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def once(archive: Path, there: Here, *, kill_driver: bool) -> dict[str, Any]:
     seen["every_clip_once"] = set(found) == {row["clip_id"] for row in rows(archive, "clips")}
     books = run("status", "--archive", str(archive), "--json").json()[0]
     seen["books"] = next(iter(books["embeddings"].values()))
+    told = run("report", "--archive", str(archive), "--json").json()[0]
+    seen["report"] = {**told["stages"]["embed"], "core_hours": told["cost"]["core_hours"]}
     return seen
 
 

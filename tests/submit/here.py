@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,9 @@ class Here:
 
 
 @contextmanager
-def cluster(*nodes: str) -> Iterator[Here]:
+def cluster(*nodes: str, **environment: str) -> Iterator[Here]:
     """A cluster of these nodes: CPUs each, `+gpu` for a fake GPU; the first is the head."""
-    found = _begun(nodes)
+    found = _begun(nodes, environment)
     try:
         yield found
     finally:
@@ -70,7 +70,7 @@ def cluster(*nodes: str) -> Iterator[Here]:
             found.process.kill()
 
 
-def _begun(nodes: tuple[str, ...]) -> Here:
+def _begun(nodes: tuple[str, ...], environment: Mapping[str, str]) -> Here:
     """Tried again where a busy machine needs longer than the 30 s that Ray gives a node."""
     for _ in range(_STARTS):
         process = subprocess.Popen(
@@ -80,6 +80,7 @@ def _begun(nodes: tuple[str, ...]) -> Here:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            env={**os.environ, **environment},
         )
         assert process.stdout is not None
         line = process.stdout.readline()

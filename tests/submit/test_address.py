@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,12 +26,13 @@ def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def served(status: int, body: bytes) -> Iterator[str]:
-    """A web server that always gives that answer."""
+def served(status: int, body: bytes, token: str = "") -> Iterator[str]:
+    """A web server that always gives that answer, to who has the token where there is one."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            wanted = not token or token in str(dict(self.headers))
+            self.send_response(status if wanted else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -123,3 +127,28 @@ def test_another_version_of_ray_is_refused_unless_it_is_wanted() -> None:
         with pytest.raises(ResourceError, match=r"runs Ray 2\.1\.0, this machine .*--any-version"):
             client.connect(place, any_version=False)
         client.connect(place, any_version=True)
+
+
+def test_another_version_is_refused_at_once_where_a_token_is_wanted_first() -> None:
+    answer = json.dumps({"version": "4", "ray_version": "2.1.0", "ray_commit": "", "session_name": ""}).encode()
+    code = "import sys; from raydist.submit import client; client.connect(sys.argv[1], any_version=False)"
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32}
+    with served(200, answer, "t" * 32) as place:
+        words = [sys.executable, "-c", code, place]  # of its own: Ray reads the token once
+        ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert "ResourceError" in ended.stderr
+    assert "runs Ray 2.1.0, this machine" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "job", "raised"),
+    [
+        ("Request failed with status code 404: Job a-job does not exist.", "a-job", client.UnknownJobError),
+        ("Request failed with status code 404: Job a-job does not exist.", "", ResourceError),
+        ("Request failed with status code 500: the package gcs://x.zip does not exist.", "a-job", ResourceError),
+        ("the path /no does not exist", "", ResourceError),
+    ],
+)
+def test_only_a_job_that_was_asked_for_can_be_unknown(text: str, job: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised), client.errors("http://head:8265", job):
+        raise RuntimeError(text)

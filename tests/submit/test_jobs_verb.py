@@ -126,10 +126,12 @@ def test_an_archive_in_a_bucket_without_credentials_on_the_nodes_is_refused(ther
 @pytest.mark.slow
 def test_jobs_run_by_path_through_ray_itself(there: Here, archive: Path) -> None:
     words = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", there.jobs]
-    words += ["--working-dir", str(ROOT / "jobs"), "--runtime-env", str(ROOT / "jobs" / "runtime-env.yaml"), "--"]
-    words += [sys.executable, "embed.py", "--config", "smoke.toml", "--archive", str(archive), *CPU]
+    words += ["--working-dir", ".", "--runtime-env", "jobs/runtime-env.yaml", "--"]  # as docs/jobs.md says
+    words += [sys.executable, "jobs/embed.py", "--config", "jobs/smoke.toml", "--archive", str(archive), *CPU]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    sent = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST_S, env=environment)
+    sent = subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=LONGEST_S, env=environment, cwd=ROOT
+    )
     assert sent.returncode == 0, sent.stdout + sent.stderr
     assert "embed: 60 clips, 60 rows, 0 failed" in sent.stdout
     assert len(embeddings(archive)) == FILES * SECONDS
@@ -142,6 +144,11 @@ def test_everything_is_killed_once_and_every_clip_is_done_once() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1700)
     (seen,) = [json.loads(line) for line in shown.stdout.splitlines()]
     assert seen["clips"] >= 500
+    assert 0 < seen["rows_when_node_was_killed"] < seen["rows_when_driver_was_killed"] < seen["clips"], seen
     assert (seen["every_clip_once"], seen["exit"], seen["exit_of_killed"]) == (True, 0, 137), seen
     assert seen["books"] == {"rows": seen["clips"], "failed": 0, "pending": 0}
     assert seen["reports"][-1]["clips"] == seen["clips"] - seen["rows_when_driver_was_killed"]
+    assert seen["report"]["how"] == {"died": 1, "done": 1}
+    # A kill between a commit and the run's note of it costs the report one commit of half a second.
+    assert 0.9 * seen["clips"] <= seen["report"]["counts"]["rows"] <= seen["clips"]
+    assert seen["report"]["core_hours"] > 0
