@@ -27,8 +27,6 @@ from raydist.train.prepare import Prepared, prepare
 from raydist.train.summary import summary
 from raydist.train.task import ADAPTER, Task
 
-_LOOK_S = 2.0
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,7 +41,7 @@ def run(config: Config, request: Request) -> Report:
         talk.print(f"train: embed.adapter = {config.embed.adapter!r} plays no part; training begins from the base")
     holding = lease.Lease(location, f"train {request.run}", run=request.run)
     with holding as held, runtime.session(config.ray) as resources:
-        _refuse_twin(location, held, request.run)
+        _refuse_twin(held, request.run)
         workers, device = _workers(config.train, resources)
         if recipe.has_begun(folder):
             recipe.refuse_other(folder, recipe.stated(config.train, info))
@@ -117,24 +115,15 @@ def _folder(location: str, name: str) -> str:
     return folder
 
 
-def _refuse_twin(location: str, held: lease.Lease, name: str) -> None:
+def _refuse_twin(held: lease.Lease, name: str) -> None:
     """Two drivers of one run would overwrite each other's checkpoints. One that was killed on another machine still
     seems to be there for a minute, which is waited for: a job that is submitted again need not fail.
 
     Raises:
         UsageError: another driver of the run is alive.
     """
-    began, beats = time.monotonic(), dict[str, float]()
-    while twins := [other for other in held.others() if other.verb == f"train {name}"]:
-        twin = twins[0]
-        now = {entry.name: entry.modified_s for entry in objects.entries(location, lease.FOLDER)}
-        beat = now.get(f"{lease.FOLDER}/{twin.id}.json", 0.0)
-        if not beats and twin.host != held.holder.host:
-            talk.print(f"train: {twin} was at the run {name!r}; looking for up to a minute whether it still is")
-        is_alive = beat != beats.setdefault(twin.id, beat)
-        if twin.host == held.holder.host or is_alive or time.monotonic() - began > 2 * lease.EXPIRES_S:
-            raise UsageError(f"{twin} trains the run {name!r} already: wait for it, or give another name with --run")
-        time.sleep(_LOOK_S)
+    if twins := held.living(lambda other: other.verb == f"train {name}"):
+        raise UsageError(f"{twins[0]} trains the run {name!r} already: wait for it, or give another name with --run")
 
 
 def _workers(section: Train, resources: runtime.Resources) -> tuple[int, str]:

@@ -84,21 +84,21 @@ def elsewhere(archive: Path, age_s: float) -> Path:
 def test_a_driver_that_died_on_another_machine_is_waited_for_and_not_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.1)
     monkeypatch.setattr(lease, "HEARTBEAT_S", 0.2)
     elsewhere(tmp_path, lease.EXPIRES_S - 2)
     with lease.Lease(str(tmp_path), "train mine") as held:
-        driver._refuse_twin(str(tmp_path), held, "mine")
+        driver._refuse_twin(held, "mine")
     assert "whether it still is" in capsys.readouterr().err
 
 
 def test_a_driver_that_is_alive_on_another_machine_is_refused_at_its_next_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.1)
     twin = elsewhere(tmp_path, 5)
     beat = threading.Timer(0.5, lambda: os.utime(twin))
     beat.start()
     with lease.Lease(str(tmp_path), "train mine") as held, fails_with(UsageError, "on another", "another name"):
-        driver._refuse_twin(str(tmp_path), held, "mine")
+        driver._refuse_twin(held, "mine")
     beat.join()
