@@ -15,6 +15,7 @@ from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
 from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
+from raydist.errors import SourceError
 from raydist.models.encoder import ModelInfo
 from raydist.runtime.cluster import spilled_bytes
 from raydist.store import commit, models, outcomes, pending, schema
@@ -73,7 +74,8 @@ class Ledger:
         self._spilled_before = 0
         self._held: list[Any] = []
         self._held_rows = 0
-        self._written: Written | None = None
+        self._written: tuple[Written, SourceError | None] | None = None
+        """What became of what is held, and what ends the run because of it."""
         self._losses = outcomes.Losses(max_failed)
         self.committed: Callable[[], None] = lambda: None
         """Called behind each commit."""
@@ -143,24 +145,25 @@ class Ledger:
         committed once.
 
         Raises:
-            SourceError: the place of most clips has gone; those that failed with it are not noted.
+            SourceError: the place of most clips has gone; those that failed with it are not noted, nor counted.
         """
         if self._held:
+            tables = self._open_tables()
             if self._written is None:
                 import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
 
                 write = ray.remote(num_cpus=0)(write_blocks)
-                self._written = ray.get(
+                written = ray.get(
                     write.remote(self._location, self._table, self._columns, self.info.model_key, *self._held)
                 )
-            written = self._written
-            tables = self._open_tables()
-            gone = self._losses.too_many(self._held_rows, written.reasons.elements())
+                gone = self._losses.too_many(self._held_rows, written.reasons.elements())
+                self._written = written, gone
+            written, gone = self._written
             tables.signatures.commit(written.signatures)
             if gone is None:
                 tables.failures.commit(written.failures)
             self.rows += tables.embeddings.commit(written.embeddings)
-            self._count(written)
+            self._count(written, noted=gone is None)
             self._held, self._held_rows, self._written = [], 0, None
             self.committed()
             self.spilled_bytes = max(self.spilled_bytes, spilled_bytes() - self._spilled_before)
@@ -186,14 +189,16 @@ class Ledger:
             )
         return self._tables
 
-    def _count(self, written: Written) -> None:
-        self.returned += self._held_rows
-        failed = sum(written.reasons.values())
-        gauges.add("raydist_clips", self._held_rows - failed, stage=STAGE, outcome="row")
-        gauges.add("raydist_clips", failed, stage=STAGE, outcome="failed")
-        for reason, count in written.reasons.items():
+    def _count(self, written: Written, *, noted: bool) -> None:
+        """Add up a commit; failures that were not noted leave their clips pending."""
+        good = self._held_rows - written.reasons.total()
+        reasons = written.reasons if noted else Counter[str]()
+        self.returned += good + reasons.total()
+        gauges.add("raydist_clips", good, stage=STAGE, outcome="row")
+        gauges.add("raydist_clips", reasons.total(), stage=STAGE, outcome="failed")
+        for reason, count in reasons.items():
             gauges.add("raydist_failures", count, stage=STAGE, reason=reason)
-        self.failures.update(written.reasons)
+        self.failures.update(reasons)
         self.busy.update(written.busy)
         self.offset_s = max(self.offset_s, written.offset_s)
         self._began, self._ended = min(self._began, written.began), max(self._ended, written.ended)

@@ -1,10 +1,10 @@
 """Exactly-once commits: many writers, any of them killed at any moment, each row once.
 
 Writes    fragments (data files) by workers, in any number, without a commit: `write_fragments`
-          one new version of the table by the driver: `Committer.commit`
+          tables, and one new version of a table a commit, by the driver: `Committer`
 Promises  a row whose identity (see `schema.identity`) is already in the table is never committed again; a delete and
           the rows that come in its place become visible in the same version; a writer that dies between its files and
-          its commit leaves orphan files, never half a row
+          its commit leaves orphan files, never half a row; rows that only another machine can read are not committed
 
 How. A commit states the full list of fragments of the version it read, plus its own, as `LanceOperation.Merge` with
 `max_retries=0`. Of all Lance operations only this one fails whenever anything at all was committed since that version
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -43,7 +44,6 @@ from raydist.store.sql import is_in, not_true
 from raydist.store.tables import (
     create_table,
     ensure_columns,
-    is_of_storage,
     lance_errors,
     need_table,
     open_table,
@@ -61,7 +61,7 @@ _ROWS_SET_AT_ONCE = 10_000
 
 
 def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema) -> list[str]:
-    """Write rows as data files that no version holds yet; called in workers.
+    """Write rows as data files that no version holds yet; called in workers, once the driver has its `Committer`.
 
     Args:
         data: columns in any order; those that `schema` has and `data` lacks are an error, and so are others.
@@ -71,7 +71,8 @@ def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema
 
     Raises:
         ValueError: if columns or types differ, or a vector holds NaN or infinity (Lance would take them in silence).
-        StoreError: if the storage fails, or the table has other columns.
+        StoreError: if the storage fails, the table has other columns, or is not there: a worker makes none, as that
+            would be one on a disk of its own.
     """
     data = _fitted(data, schema)
     if data.num_rows == 0:
@@ -80,14 +81,18 @@ def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema
     patience = Patience() if is_uri(location) else Patience(tries=1)
     while True:
         try:
-            return _written(location, table, data, schema)
+            return _written(location, table, data)
         except StoreError as error:
             if not patience.bears(error):
                 raise
 
 
-def _written(location: str, table: str, data: pa.Table, schema: pa.Schema) -> list[str]:
-    create_table(location, table, schema)
+def _written(location: str, table: str, data: pa.Table) -> list[str]:
+    if open_table(location, table) is None:
+        raise StoreError(
+            f"{socket.gethostname()} sees no table {table!r} in {location!r}, which the driver has made before: "
+            f"{_same_place(location)}"
+        )
     uri = table_uri(location, table)
     with lance_errors(uri):
         fragments = lance_write_fragments(data, uri, mode="append", data_storage_version=DATA_STORAGE_VERSION)
@@ -96,8 +101,8 @@ def _written(location: str, table: str, data: pa.Table, schema: pa.Schema) -> li
 
 def append(location: str, table: str, data: pa.Table, schema: pa.Schema) -> int:
     """Write and commit rows, those left out whose identity the table has (see `schema.identity`); how many went in."""
-    fragments = write_fragments(location, table, data, schema)
-    return Committer(location, table, schema).commit(fragments)
+    committer = Committer(location, table, schema)
+    return committer.commit(write_fragments(location, table, data, schema))
 
 
 def delete(location: str, table: str, predicate: str) -> int:
@@ -182,7 +187,7 @@ class Committer:
             Rows committed; those dropped because the table had them are not counted.
 
         Raises:
-            StoreError: if the predicate is none, or the storage stays away.
+            StoreError: if the predicate is none, the storage stays away, or this machine does not see the fragments.
         """
         own = [FragmentMetadata.from_json(text) for text in fragments]
         own = [fragment for fragment in own if _file(fragment) not in self._committed]
@@ -202,8 +207,6 @@ class Committer:
                     conflicts += 1
                     time.sleep(random.uniform(0, min(0.02 * 2 ** min(conflicts, 6), 1.0)))
                     continue
-                if isinstance(error, ValueError) and not is_of_storage(error, self._uri):
-                    raise
                 wrong = error
                 if not isinstance(error, StoreError):
                     wrong = trouble(f"cannot commit to table {self._uri!r}", error, self._uri)
@@ -259,7 +262,11 @@ class Committer:
         self, dataset: lance.LanceDataset, own: list[FragmentMetadata], delete_where: str | None
     ) -> list[FragmentMetadata]:
         """`own`, rewritten without the rows that fragments not accounted for have already."""
-        if not own or not self.key:
+        if not self.key:
+            for fragment in own:
+                self._open(fragment, None)  # once it is committed, nobody could read the table without it
+            return own
+        if not own:
             return own
         foreign = [fragment for fragment in dataset.get_fragments() if _file(fragment.metadata) not in self._known]
         keys = [self._read(fragment, list(self.key)) for fragment in own]
@@ -296,9 +303,20 @@ class Committer:
             found.update(_tuples(hits.select(list(self.key))))
         return found
 
-    def _read(self, fragment: FragmentMetadata, columns: list[str] | None) -> pa.Table:
+    def _open(self, fragment: FragmentMetadata, columns: list[str] | None) -> LanceFileReader:
         path = join(self._uri, "data", _file(fragment))
-        return LanceFileReader(path, columns=columns).read_all().to_table()
+        try:
+            return LanceFileReader(path, columns=columns)
+        except (OSError, ValueError) as error:
+            if "not found" not in str(error).lower():
+                raise
+            raise StoreError(
+                f"cannot commit to table {self._uri!r}: a worker wrote {_file(fragment)!r} where this machine does "
+                f"not see it: {_same_place(self.location)}"
+            ) from FileNotFoundError(path)  # a network's file system may show it in a moment
+
+    def _read(self, fragment: FragmentMetadata, columns: list[str] | None) -> pa.Table:
+        return self._open(fragment, columns).read_all().to_table()
 
     def _rewritten(self, fragment: FragmentMetadata, keep: list[bool]) -> list[FragmentMetadata]:
         if not any(keep):
@@ -311,6 +329,12 @@ class Committer:
             data_storage_version=DATA_STORAGE_VERSION,
         )
         return list(fragments)
+
+
+def _same_place(location: str) -> str:
+    if is_uri(location):
+        return "is it the same bucket of the same server (AWS_ENDPOINT_URL) on all nodes?"
+    return "is it the same folder on all nodes, shared and mounted?"
 
 
 def _file(fragment: FragmentMetadata) -> str:

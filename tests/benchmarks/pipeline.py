@@ -46,7 +46,7 @@ from raydist.embed.embedder import Embedder, embedded_schema  # noqa: E402
 from raydist.embed.graph import BATCH_CPU  # noqa: E402
 from raydist.embed.write import write_blocks  # noqa: E402
 from raydist.models.registry import describe  # noqa: E402
-from raydist.store import read, roots, schema  # noqa: E402
+from raydist.store import commit, read, roots, schema  # noqa: E402
 
 
 class Watch(threading.Thread):
@@ -187,8 +187,11 @@ def _alone(config: Config, folder: Path, threads: int) -> dict[str, float]:
     before = _cpu_s()
     vectors = [embedder(batch) for batch in batches]
     spent["embed"] = _cpu_s() - before
-    before = _cpu_s()
     columns = schema.embeddings(info.dim)
+    of = {"embeddings_alone": columns, "signatures": schema.SIGNATURES, "failures": schema.FAILURES}
+    for table, kind in of.items():
+        commit.Committer(str(folder), table, kind)
+    before = _cpu_s()
     write_blocks(
         str(folder), "embeddings_alone", columns, "alone", *(table.cast(embedded_schema(info.dim)) for table in vectors)
     )

@@ -14,7 +14,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import torch
-from archives import as_stored, configure, encode, scanned, write_viclip
+from archives import as_stored, encode, scanned, write_viclip
 from safetensors.torch import load_file, save_file
 
 from raydist import load_encoder
@@ -23,7 +23,7 @@ from raydist.clips.decoder import DECODED, Decoder, Geometry
 from raydist.embed.embedder import Embedder, embedded_schema
 from raydist.embed.write import write_blocks
 from raydist.records import Limits
-from raydist.store import schema
+from raydist.store import commit, schema
 
 GEOMETRY = Geometry(frames=8, sampling="exact", size_px=32, resize="viclip")
 DIM = 32
@@ -166,9 +166,12 @@ def test_a_killed_actor_leaves_no_decoding_process(tmp_path: Path, busy: bool) -
 def test_written_fragments_hold_every_row_once(decoded: pa.Table, model: Path, folder: Path, tmp_path: Path) -> None:
     out = Embedder(str(model), "", "cpu", GEOMETRY, 1)(decoded)
     scanned(tmp_path / "archive", folder)
-    columns = schema.embeddings(DIM)
+    columns, location = schema.embeddings(DIM), str(tmp_path / "archive")
+    of = {"embeddings_m": columns, "signatures": schema.SIGNATURES, "failures": schema.FAILURES}
+    for table, kind in of.items():
+        commit.Committer(location, table, kind)
     half = [out.slice(0, 10), out.slice(10)]
-    written = write_blocks(configure(tmp_path / "archive").archive, "embeddings_m", columns, "m", *half)
+    written = write_blocks(location, "embeddings_m", columns, "m", *half)
     assert sum(written.reasons.values()) == out.num_rows - 9
     assert written.reasons["no_frames"] == 17
     assert (len(written.embeddings), len(written.failures), len(written.signatures)) == (1, 1, 1)

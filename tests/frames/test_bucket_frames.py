@@ -31,8 +31,7 @@ def cached(table: str, clips: int, bytes_each: int) -> None:
     ]
     known = [{name: row.get(name) for name in schema.CACHED_FRAMES.names} for row in rows]
     data = pa.Table.from_pylist(known, schema=schema.CACHED_FRAMES)
-    fragments = commit.write_fragments(ARCHIVE, table, data, schema.CACHED_FRAMES)
-    commit.Committer(ARCHIVE, table, schema.CACHED_FRAMES).commit(fragments)
+    commit.append(ARCHIVE, table, data, schema.CACHED_FRAMES)
     frames.mark_used(ARCHIVE, table)
 
 

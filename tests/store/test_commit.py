@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,13 +21,14 @@ import pytest
 from store import tables
 
 from raydist.errors import StoreError
-from raydist.store import commit, read, schema
+from raydist.store import commit, patience, read, schema
 
 TABLE = tables.TABLE
 KIND = schema.embeddings(4)
 
 
 def write(location: str, keys: Sequence[int], fingerprint: str = "a") -> list[str]:
+    commit.Committer(location, TABLE, KIND)
     return commit.write_fragments(location, TABLE, tables.embeddings(keys, fingerprint), KIND)
 
 
@@ -124,6 +126,30 @@ def test_failures_are_only_appended(location: str) -> None:
     assert read.count_rows(location, "failures") == 4
 
 
+@pytest.mark.parametrize(("table", "kind"), [(TABLE, KIND), ("failures", schema.FAILURES)])
+def test_rows_on_another_machines_disk_are_not_committed(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, kind: pa.Schema
+) -> None:
+    monkeypatch.setattr(patience, "_TRIES", 0)  # a network's disk may show the file a moment later: no waits for it
+    rows = tables.embeddings([1]) if table == TABLE else tables.failures([1])
+    commit.append(location, table, rows, kind)
+    elsewhere = str(tmp_path / "elsewhere")  # what another machine has at the same path
+    commit.Committer(elsewhere, table, kind)
+    fragments = commit.write_fragments(elsewhere, table, tables.embeddings([2]) if table == TABLE else rows, kind)
+    with pytest.raises(StoreError, match=r"a worker wrote '.*\.lance' where this machine does not see it.*mounted"):
+        commit.Committer(location, table, kind).commit(fragments)
+    assert len(pa.Table.from_batches(read.scan_batches(location, table))) == 1
+
+
+def test_a_worker_makes_no_table_where_the_drivers_is_not(location: str, tmp_path: Path) -> None:
+    commit.Committer(location, "failures", schema.FAILURES)
+    unmounted = tmp_path / "unmounted"
+    unmounted.mkdir()
+    with pytest.raises(StoreError, match=rf"{socket.gethostname()} sees no table 'failures'.*mounted"):
+        commit.write_fragments(str(unmounted), "failures", tables.failures([1]), schema.FAILURES)
+    assert not list(unmounted.iterdir())
+
+
 def test_rows_come_in_the_place_of_deleted_ones_in_one_version(location: str) -> None:
     for start in (0, 10, 20):  # the delete empties the second fragment and takes a part of the others
         commit.append(location, TABLE, tables.embeddings(range(start, start + 10), "old"), KIND)
@@ -181,7 +207,7 @@ def test_vectors_that_are_not_finite_are_refused(location: str) -> None:
     with pytest.raises(ValueError, match=r"vector.*NULL"):
         commit.write_fragments(location, TABLE, rows, KIND)
     largest = tables.fixed(np.array([[65504.0, -65504.0, 6e-8, 0]]))
-    assert commit.write_fragments(location, TABLE, tables.embeddings([1], vector=largest), KIND)
+    assert commit.append(location, TABLE, tables.embeddings([1], vector=largest), KIND) == 1
 
 
 def test_columns_that_lack_or_are_unknown_are_refused_by_name(location: str) -> None:
