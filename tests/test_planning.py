@@ -130,10 +130,48 @@ def test_a_machine_alone_uses_each_of_its_cores() -> None:
     assert runtime.plan(of(Node(cpus=2)), encoders=0).worker_cpus != runtime.ENCODER_CPUS  # else Ray makes one of two
 
 
-def test_decoders_are_as_many_as_the_memory_holds_unless_their_number_is_given() -> None:
-    small = of(Node(cpus=32, memory_bytes=8 << 30), Node(cpus=32, memory_bytes=16 << 30))
-    assert runtime.plan(small, memory_mb=896).workers == 6 + 13
-    assert runtime.plan(small, memory_mb=896, workers=40).workers == 40
+def most_on(node: Node, made: Plan) -> int:
+    """Decoders that Ray may put on a node: it looks at cores alone."""
+    return min(made.workers, math.floor(node.cpus / made.worker_cpus + 1e-9))
+
+
+@given(nodes=NODES, memory_mb=st.sampled_from([256, 896, 4000]), grows=st.booleans(), encoders=st.integers(0, 4))
+def test_no_node_gets_more_decoders_than_its_memory_holds_wherever_ray_puts_them(
+    nodes: list[Node], memory_mb: int, grows: bool, encoders: int
+) -> None:
+    resources = of(*nodes, max_cpus=5000 if grows else 0)
+    try:
+        made = runtime.plan(resources, memory_mb=memory_mb, encoders=encoders or None)
+    except ResourceError:
+        assume(False)
+    for node in nodes:
+        if node.memory_bytes:
+            assert most_on(node, made) <= max(1, node.memory_bytes // (made.worker_mb << 20))
+
+
+def test_decoders_are_as_many_as_the_leanest_node_bears_unless_their_number_is_given() -> None:
+    lean, rich = Node(cpus=8, memory_bytes=4 << 30), Node(cpus=8, memory_bytes=64 << 30)
+    one = runtime.plan(of(lean), memory_mb=896)
+    assert (one.workers, one.worker_cpus) == (3, 1.0)  # there are no more that Ray could put there
+    made = runtime.plan(of(lean, rich), memory_mb=896)
+    assert [made.workers, most_on(lean, made), most_on(rich, made)] == [6, 3, 3]
+    grown = runtime.plan(of(lean, max_cpus=80), memory_mb=896)
+    assert (grown.least_workers, most_on(lean, grown)) == (3, 3)
+    alike = runtime.plan(of(*[Node(cpus=16, memory_bytes=24 << 30)] * 4), memory_mb=2048)
+    assert (alike.workers, alike.worker_cpus > 1) == (40, True)
+    given_number = runtime.plan(of(lean, rich), memory_mb=896, workers=14)
+    assert (given_number.workers, given_number.worker_cpus) == (14, 1.0)
+    given_cores = runtime.plan(of(lean, rich), memory_mb=896, worker_cpus=1.0)
+    assert (given_cores.workers, given_cores.worker_cpus) == (11, 1.0)
+
+
+def test_the_plan_says_what_memory_it_counts_with_and_which_node_is_lean() -> None:
+    lean = of(Node(cpus=8, memory_bytes=4 << 30), Node(cpus=8, memory_bytes=64 << 30))
+    first, told = runtime.described(runtime.plan(lean, memory_mb=896), lean)
+    assert first == "plan: 6 decoders x 2.001 CPU and 1.3 GB, on 2 nodes (16 CPUs)"
+    assert told.startswith("a node of 8 CPUs has memory (4.3 GB) for 3 decoders: give it fewer CPUs, or set decode.")
+    rich = of(Node(cpus=8, memory_bytes=64 << 30))
+    assert len(runtime.described(runtime.plan(rich, memory_mb=896), rich)) == 1
 
 
 def test_what_grows_is_refused_only_beyond_what_it_may_grow_to() -> None:

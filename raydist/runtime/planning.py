@@ -2,7 +2,8 @@
 
 Reads     the nodes of the cluster (CPUs, GPUs, memory, object store), what it may grow to, and a stage's settings
 Promises  what a plan takes fits into the nodes that are there, node by node: more would wait for ever. A cluster that
-          grows by itself is asked for more, never refused
+          grows by itself is asked for more, never refused. Ray places by cores alone, so where a node has less memory
+          than cores for decoders, each asks for so many cores that the node gets no more than its memory holds
 
 Decoders go where there are CPUs, encoders where there are GPUs. Ray gives work without a GPU to nodes without one first
 (its `scheduler_avoid_gpu_nodes`), so decoders reach a GPU's node only when the others are full, and cores that its
@@ -54,6 +55,8 @@ class Plan:
     least_encoders: int = 0
     threads: int = 1
     """Of an encoder on CPUs."""
+    worker_mb: int = 0
+    """Memory that a worker may use; 0: nobody looked."""
 
     def worker_pool(self) -> ActorPoolStrategy:
         """Of decoders; it grows with the cluster."""
@@ -92,28 +95,17 @@ def plan(
     """
     encoder_count, least_encoders = _encoders(resources, encoders, gpus)
     each = ENCODER_CPUS if encoder_cpus is None else encoder_cpus
-    machines = resources.machines()
-    free = _left_to_workers(machines, least_encoders, each, gpus)
-    # One a core; half a core beside an encoder is one too: decoders and encoders are seldom busy at once.
-    wanted = workers or max(1, sum(int(cores + 0.5) for cores in free or ()))
-    if worker_cpus and not workers:
-        wanted = max(1, min(wanted, _room(free or (), worker_cpus)))
-    fraction = 1.0
-    if memory_mb and not workers:
-        held = _fit_memory(machines, memory_mb, worker_cpus or 1.0)
-        # Of machines that hold none at all nothing can be told about those that will come.
-        fraction = min(1.0, held / wanted) if held or not resources.grows else 1.0
-    wanted = min(max(1, int(wanted * fraction)), units or wanted)
+    places = _places(resources, least_encoders, each, gpus, 0 if workers else memory_mb)
     if resources.grows:
-        share = worker_cpus or 1.0
-        fits = _room(free or (), share)
-        most = _grown(resources, encoder_count * each, workers, share, fraction)
+        share = worker_cpus or max(1.0, _leanest(places, math.inf))
+        fits, room = _held(places, share), _room([place.cpus for place in places], share)
+        # Machines that come are taken to be like those that are there.
+        most = _grown(resources, encoder_count * each, workers, share, fits / room if room else 1.0)
         most = min(most, units or most)
     else:
-        fits, share = _share(free or (), wanted, worker_cpus)
-        if fits < wanted:
-            raise _refused(resources, wanted, encoder_count, each, worker_cpus)
-        most = wanted
+        fits, most, share = _fixed(places, workers, units, worker_cpus)
+        if fits < most:
+            raise _refused(resources, most, encoder_count, each, worker_cpus)
     if not gpus and encoder_count and share == each:
         share -= 1 / _PARTS  # Ray would make one actor of a decoder and an encoder that ask for the same
     return Plan(
@@ -125,6 +117,7 @@ def plan(
         least_workers=max(1, min(fits, most)),
         least_encoders=least_encoders,
         threads=threads or resources.threads(least_encoders),
+        worker_mb=memory_mb + WORKER_MB if memory_mb else 0,
     )
 
 
@@ -140,7 +133,9 @@ def described(
     made: Plan, resources: Resources, *, what: str = "decoders", encoders: str = "encoders", batch: int = 0
 ) -> list[str]:
     """The plan in a line or two."""
-    parts = [f"{_range(made.least_workers, made.workers, what)} x {made.worker_cpus:g} CPU"]
+    each = made.worker_mb << 20
+    memory = f" and {each / 1e9:.2g} GB" if each else ""
+    parts = [f"{_range(made.least_workers, made.workers, what)} x {made.worker_cpus:g} CPU{memory}"]
     if made.encoders:
         size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU"
         size += f", {made.threads} threads" if batch and not made.encoder_gpus else ""
@@ -154,6 +149,13 @@ def described(
         lines.append(f"the cluster may grow to {resources.most_cpus:g} CPUs and {resources.most_gpus:g} GPUs")
         if made.worker_cpus > resources.largest_cpus:
             lines.append(f"{what} wait for a machine of {made.worker_cpus:g} CPUs: none that is there is as large")
+    lean = [node for node in resources.machines() if 0 < node.memory_bytes < each * min(node.cpus, made.workers)]
+    if lean:
+        node = min(lean, key=lambda node: node.memory_bytes / node.cpus)
+        lines.append(
+            f"a node of {node.cpus:g} CPUs has memory ({node.memory_bytes / 1e9:.2g} GB) for "
+            f"{node.memory_bytes // each} {what}: give it fewer CPUs, or set decode.memory_mb or decode.cpus"
+        )
     stores = [node.store_bytes for node in resources.machines() if node.store_bytes]
     if stores and min(stores) < SMALL_STORE and batch:
         lines.append(
@@ -196,6 +198,58 @@ def _encoders(resources: Resources, encoders: int | None, gpus: bool) -> tuple[i
     return count, max(1, min(count, now)) if resources.grows else count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A node, as decoders see it."""
+
+    cpus: float
+    """That are left to them."""
+    all_cpus: float
+    """Ray may put encoders elsewhere than planned, and decoders there."""
+    holds: float
+    """Decoders that its memory holds; at least one: few use all that they may."""
+
+
+def _places(resources: Resources, encoders: int, each: float, gpus: bool, memory_mb: int) -> list[_Place]:
+    """The nodes; no cores are left where encoders alone do not fit."""
+    machines = resources.machines()
+    free = _left_to_workers(machines, encoders, each, gpus) or [0.0] * len(machines)
+    size = (memory_mb + WORKER_MB) << 20 if memory_mb else 0
+    return [
+        _Place(
+            cpus=cores,
+            all_cpus=node.cpus,
+            holds=max(1, node.memory_bytes // size) if size and node.memory_bytes else math.inf,
+        )
+        for node, cores in zip(machines, free, strict=True)
+    ]
+
+
+def _leanest(places: Sequence[_Place], workers: float) -> float:
+    """Cores that each of so many workers must ask for, so that no node gets more than its memory holds; 0: any."""
+    parts = [_whole(place.all_cpus) // (int(place.holds) + 1) + 1 for place in places if place.holds < workers]
+    return max(parts, default=0) / _PARTS
+
+
+def _held(places: Sequence[_Place], share: float) -> int:
+    """Workers of so many cores that the nodes' cores and memory hold."""
+    return int(sum(min(_room([place.cpus], share), place.holds) for place in places))
+
+
+def _fixed(places: Sequence[_Place], workers: int, units: int, given: float) -> tuple[int, int, float]:
+    """Of a cluster that stays as it is: how many workers fit, how many are wanted, and the cores of each."""
+    free = [place.cpus for place in places]
+    # One a core; half a core beside an encoder is one too: decoders and encoders are seldom busy at once.
+    usual = sum(min(int(place.cpus + 0.5), place.holds) for place in places)
+    wanted = workers or max(1, _held(places, given) if given else int(usual))
+    wanted = min(wanted, units or wanted)
+    least = 0.0 if given else _leanest(places, wanted)
+    if least:
+        wanted = max(1, min(wanted, _room(free, least)))
+    fits, share = _share(free, wanted, given, max(1.0, least))
+    return fits, wanted, share
+
+
 def _left_to_workers(machines: Sequence[Node], encoders: int, each: float, gpus: bool) -> list[float] | None:
     """Cores of each node that decoders may take, None if encoders alone do not fit.
 
@@ -225,25 +279,22 @@ def _take(free: list[float], amount: float, first: int) -> bool:
     return False
 
 
-def _fit_memory(machines: Sequence[Node], memory_mb: int, share: float) -> int:
-    """Workers that the nodes' memory holds if each takes what it may; no more of a node than its cores hold."""
-    each = (memory_mb + WORKER_MB) << 20
-    cores = [math.ceil(node.cpus / share) for node in machines]
-    memory = [node.memory_bytes // each if node.memory_bytes else int(node.cpus) for node in machines]
-    return sum(map(min, cores, memory))
+def _whole(cores: float) -> int:
+    """In parts."""
+    return int(cores * _PARTS + 1e-6)
 
 
 def _room(free: Sequence[float], each: float) -> int:
     """How many processes of that many cores the nodes hold, each whole on one of them."""
     size = max(1, round(each * _PARTS))
-    return sum(int(cores * _PARTS + 1e-6) // size for cores in free)
+    return sum(_whole(cores) // size for cores in free)
 
 
-def _share(free: Sequence[float], wanted: int, given: float) -> tuple[int, float]:
-    """How many of the wanted workers fit, and what each takes: what is given, else a core or what makes all fit."""
+def _share(free: Sequence[float], wanted: int, given: float, most: float) -> tuple[int, float]:
+    """How many of the wanted workers fit, and what each takes: what is given, else `most` or what makes all fit."""
     if given:
         return min(wanted, _room(free, given)), given
-    low, high = int(SMALLEST_SHARE * _PARTS), _PARTS
+    low, high = int(SMALLEST_SHARE * _PARTS), round(most * _PARTS)
     if _room(free, low / _PARTS) < wanted:
         return 0, 1.0
     while low < high:
