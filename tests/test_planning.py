@@ -210,6 +210,20 @@ def test_the_plan_reads_well() -> None:
     assert "2 to 8 decoders x 1 CPU" in runtime.described(runtime.plan(small), small)[0]
 
 
+def test_what_has_no_decoders_is_planned_in_the_same_words(capsys: pytest.CaptureFixture[str]) -> None:
+    there = of(Node(cpus=9), Node(cpus=8, gpus=2, store_bytes=200 << 20))
+    driver._announce(Train(batch=32), there, 2, "cuda")
+    driver._announce(Train(batch=32), of(Node(cpus=9)), 1, "cpu")
+    joins = Plan(workers=16, worker_cpus=1.0, encoders=2, encoder_gpus=1.0)
+    assert [line for line in capsys.readouterr().err.splitlines() if line] == [
+        "plan: 2 workers x 1 GPU, batches of 32, on 2 nodes (17 CPUs, 2 GPUs)",
+        "plan: 1 worker x 1 CPU, 8 threads, batches of 32, on 1 node (9 CPUs)",
+    ]
+    assert runtime.described(joins, there, what="tasks", encoders="comparisons") == [
+        "plan: 16 tasks x 1 CPU, 2 comparisons x 1 GPU, on 2 nodes (17 CPUs, 2 GPUs)"
+    ]
+
+
 def test_the_launchers_configuration_tells_how_far_a_cluster_grows(tmp_path: Path) -> None:
     path = tmp_path / "bootstrap.yaml"
     kinds = {

@@ -125,7 +125,11 @@ def join(
         _refuse_other_width(rows, others)
     else:
         others = rows.only(old)
-    run = _Run(work, threshold, limit=config.dedup.tasks or max(1, int(resources.most_cpus - runtime.LIGHT_CPUS)))
+    limit = config.dedup.tasks or max(1, int(resources.most_cpus - runtime.LIGHT_CPUS))
+    gpus = int(resources.most_gpus) if device == "cuda" else 0
+    plan = runtime.Plan(workers=limit, worker_cpus=1.0, encoders=gpus, encoder_gpus=1.0)
+    runtime.announce(plan, resources, what="tasks", encoders="comparisons")
+    run = _Run(work, threshold, limit=limit)
     try:
         return run.joined(new, others, device, int(resources.most_gpus), within=other is None)
     finally:

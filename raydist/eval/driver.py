@@ -136,7 +136,9 @@ def _encoded(
     names = models.base.name + (f" and {models.adapted.name}" if models.adapted else "")
     vectors, good, seen = [], [], None
     with runtime.session(config.ray) as resources, bar(f"measuring {names}", pairs.num_rows) as progress:
-        for part in _run_task(_work(config, models, pairs, texts, resources), resources):
+        work = _work(config, models, pairs, texts, resources)
+        runtime.announce(_plan(work, resources), resources, batch=work.batch)
+        for part in _run_task(work, resources):
             if isinstance(part, Texts):
                 seen = part
                 continue
@@ -169,13 +171,24 @@ def _work(config: Config, models: Models, pairs: pa.Table, texts: list[str], res
     )
 
 
+def _plan(work: Work, resources: runtime.Resources) -> runtime.Plan:
+    """One task that embeds; what it asks Ray for."""
+    return runtime.Plan(
+        encoders=1,
+        encoder_gpus=1.0 if work.device == "cuda" else 0.0,
+        encoder_cpus=min(runtime.ENCODER_CPUS, resources.most_cpus),
+        threads=work.threads,
+    )
+
+
 def _run_task(work: Work, resources: runtime.Resources) -> Iterator[Texts | Clips]:
     """One task, which gives its results batch by batch; where its machine goes, another goes on behind the last one."""
     import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
 
+    plan = _plan(work, resources)
     task = ray.remote(encode).options(
-        num_cpus=min(runtime.ENCODER_CPUS, resources.most_cpus),
-        num_gpus=1 if work.device == "cuda" else 0,
+        num_cpus=plan.encoder_cpus,
+        num_gpus=plan.encoder_gpus,
         num_returns="streaming",
         max_retries=0,  # it would begin anew, and what it gave before would come twice
     )

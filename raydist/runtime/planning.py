@@ -44,8 +44,8 @@ _PARTS = 1000
 class Plan:
     """How many processes a run uses and what each takes of the cluster."""
 
-    workers: int
-    worker_cpus: float
+    workers: int = 0
+    worker_cpus: float = 0.0
     encoders: int = 0
     encoder_gpus: float = 0.0
     encoder_cpus: float = 0.0
@@ -135,7 +135,9 @@ def described(
     """The plan in a line or two."""
     each = made.worker_mb << 20
     memory = f" and {each / 1e9:.2g} GB" if each else ""
-    parts = [f"{_range(made.least_workers, made.workers, what)} x {made.worker_cpus:g} CPU{memory}"]
+    parts = [f"{_range(made.least_workers, made.workers, what)} x {made.worker_cpus:g} CPU{memory}"] * (
+        made.workers > 0
+    )
     if made.encoders:
         size = "1 GPU" if made.encoder_gpus else f"{made.encoder_cpus:g} CPU"
         size += f", {made.threads} threads" if batch and not made.encoder_gpus else ""
@@ -157,7 +159,7 @@ def described(
             f"{node.memory_bytes // each} {what}: give it fewer CPUs, or set decode.memory_mb or decode.cpus"
         )
     stores = [node.store_bytes for node in resources.machines() if node.store_bytes]
-    if stores and min(stores) < SMALL_STORE and batch:
+    if stores and min(stores) < SMALL_STORE and batch and made.workers:
         lines.append(
             f"the object store of a node has {min(stores) / 1e9:.2g} GB: frames may go to its disk; give it more "
             "(ray.object_store_gb on one machine, /dev/shm of a container), or lower embed.batch"

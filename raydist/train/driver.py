@@ -43,6 +43,7 @@ def run(config: Config, request: Request) -> Report:
     with holding as held, runtime.session(config.ray) as resources:
         _refuse_twin(held, request.run)
         workers, device = _workers(config.train, resources)
+        _announce(config.train, resources, workers, device)
         if recipe.has_begun(folder):
             recipe.refuse_other(folder, recipe.stated(config.train, info))
             talk.print(f"train: going on with the run {request.run!r}")
@@ -124,6 +125,13 @@ def _refuse_twin(held: lease.Lease, name: str) -> None:
     """
     if twins := held.living(lambda other: other.verb == f"train {name}"):
         raise UsageError(f"{twins[0]} trains the run {name!r} already: wait for it, or give another name with --run")
+
+
+def _announce(section: Train, resources: runtime.Resources, workers: int, device: str) -> None:
+    on_gpus = device == "cuda"
+    threads = resources.threads(workers)
+    plan = runtime.Plan(encoders=workers, encoder_gpus=float(on_gpus), encoder_cpus=float(not on_gpus), threads=threads)
+    runtime.announce(plan, resources, encoders="workers", batch=section.batch)
 
 
 def _workers(section: Train, resources: runtime.Resources) -> tuple[int, str]:
