@@ -22,7 +22,7 @@ from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
 from raydist.config import Config
 from raydist.errors import UsageError
-from raydist.progress import Bar, bar
+from raydist.progress import Bar, bar, talk
 from raydist.records import Remote, Report
 from raydist.scan import far, resplit, told
 from raydist.scan import metadata as user_columns
@@ -87,7 +87,7 @@ def run(config: Config, request: Request) -> Report:
         selections = select(request.inputs, roots.places(location, config.roots), request.as_name, remote)
         _refuse_archive(selections, location)
         roots.remember(location, {selection.root.name: selection.root.location for selection in selections})
-        counts, failures, more = _scan(config, request, selections, name) if selections else ({}, {}, [])
+        counts, failures, more = _scan(config, request, selections, held) if selections else ({}, {}, [])
         notes += more
         if columns is not None:
             notes += user_columns.add(location, columns, roots.places(location, config.roots))
@@ -142,7 +142,7 @@ def _opened(config: Config, location: str, create: bool) -> Config:
 
 
 def _scan(
-    config: Config, request: Request, selections: list[Selection], run_name: str
+    config: Config, request: Request, selections: list[Selection], held: lease.Lease
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
     location = config.require_archive()
     folder_of = _folder_of(selections)
@@ -154,8 +154,8 @@ def _scan(
         lambda row: row["video_id"] in lost or (request.retry_failed and row["state"] == "failed"),
     )
     seen, walked = _Seen(), Walked()
-    waves = Waves(location, cutting, known, seen.collided)
-    manifest = Manifest.of_run(location, run_name)
+    waves = Waves(location, cutting, known, seen.collided, held.check)
+    manifest = Manifest.of_run(location, held.holder.run)
     try:
         with bar("looking for files") as progress:
             found = _found(selections, walked, os.path.realpath(location), config.source.remote())
@@ -290,12 +290,19 @@ def _probe(config: Config, manifest: Manifest, waves: Waves, total: int, places:
     with bar("scanning", total) as progress:
         rows: list[dict[str, Any]] = []
         since = time.monotonic()
-        for table in probed(config, manifest, places):
-            rows.extend(table.to_pylist())
-            progress.advance(table.num_rows)
-            if (len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S) and waves.ready(rows):
+        try:
+            for table in probed(config, manifest, places):
+                rows.extend(table.to_pylist())
+                progress.advance(table.num_rows)
+                if (len(rows) >= WAVE_FILES or time.monotonic() - since > WAVE_S) and waves.ready(rows):
+                    wave, rows = rows, []
+                    waves.commit(wave)
+                    since = time.monotonic()
+        except KeyboardInterrupt:
+            if rows and waves.ready(rows):
                 waves.commit(rows)
-                rows, since = [], time.monotonic()
+            talk.print(f"stopped; {waves.files:,} files of this scan are kept, `raydist scan` goes on from there")
+            raise
         if rows:
             waves.commit(rows, last=True)
 

@@ -1,6 +1,7 @@
 """Commits of a scan, wave by wave: failures, then clips, then videos.
 
 In this order a crash leaves clips of a file that `videos` does not hold yet; `repair` takes them out at the next start.
+A scan that stood still, and lost its lease over it, finds that out before its next commit and ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.clips.naming import FEW_VIDEOS, Split
+from raydist.errors import StoreError
 from raydist.scan.known import KnownFiles
 from raydist.scan.rows import (
     Cutting,
@@ -44,7 +46,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Waves:
     """Turns probed files into rows and commits them."""
 
-    def __init__(self, location: str, cutting: Cutting, known: KnownFiles, collided: set[str]) -> None:
+    def __init__(
+        self, location: str, cutting: Cutting, known: KnownFiles, collided: set[str], check: Callable[[], None]
+    ) -> None:
+        """
+        Args:
+            check: raises a StoreError once the lease of the scan is lost.
+        """
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.changed = 0
@@ -53,6 +61,7 @@ class Waves:
         self._dealer = Dealer()
         self._known = known
         self._collided = collided
+        self._check = check
         self._videos = commit.Committer(location, "videos", _videos_schema(location))
         self._clips = commit.Committer(location, "clips", schema.CLIPS)
         self.forgotten = Forgotten(location)
@@ -64,6 +73,11 @@ class Waves:
     def in_parts(self) -> bool:
         """Whether these are the first clips of the archive and come of few source videos."""
         return self._dealer.in_parts
+
+    @property
+    def files(self) -> int:
+        """Files that are committed."""
+        return sum(self.counts[state] for state in schema.VIDEO_STATES)
 
     def ready(self, probed: list[Row]) -> bool:
         """Whether a wave may be committed before the last file is probed: few videos are dealt all at once.
@@ -168,12 +182,17 @@ class Waves:
         if rows:
             commit.append(self._location, "failures", _table(rows, schema.FAILURES), schema.FAILURES)
         replaced = sql.is_in("video_id", before) if before else None
-        for committer, table in (
-            (self._clips, _table(clips, schema.CLIPS)),
-            (self._videos, _table(videos, self._videos.schema)),
-        ):
+        cut = _table(clips, schema.CLIPS)
+        for committer, table in ((self._clips, cut), (self._videos, _table(videos, self._videos.schema))):
+            self._check()
             fragments = commit.write_fragments(self._location, committer.table, table, committer.schema)
             committer.commit(fragments, delete_where=replaced)
+        try:
+            self._check()
+        except StoreError:
+            # Another may have taken the clips out meanwhile, as those of a scan that died; now they have their videos.
+            commit.append(self._location, "clips", cut, schema.CLIPS)
+            raise
         self.changed += len(before)
         self.counts.update(video["state"] for video in videos)
         self.counts["clips"] += len(clips)

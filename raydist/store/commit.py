@@ -38,7 +38,7 @@ from lance.fragment import write_fragments as lance_write_fragments
 from raydist.errors import StoreError
 from raydist.store import objects
 from raydist.store.location import is_uri, join, table_uri
-from raydist.store.patience import Patience
+from raydist.store.patience import Patience, patiently
 from raydist.store.schema import DATA_STORAGE_VERSION, identity
 from raydist.store.sql import is_in, not_true
 from raydist.store.tables import (
@@ -79,12 +79,7 @@ def write_fragments(location: str, table: str, data: pa.Table, schema: pa.Schema
         return []
     # What a failed try left is in no version.
     patience = Patience() if is_uri(location) else Patience(tries=1)
-    while True:
-        try:
-            return _written(location, table, data)
-        except StoreError as error:
-            if not patience.bears(error):
-                raise
+    return patiently(lambda: _written(location, table, data), patience)
 
 
 def _written(location: str, table: str, data: pa.Table) -> list[str]:

@@ -34,6 +34,7 @@ from raydist import meter
 from raydist.errors import StoreError
 from raydist.progress import current, talk
 from raydist.store import credentials, objects
+from raydist.store.patience import Patience, patiently
 
 FOLDER = "writers"
 NOTE = "run.json"
@@ -172,10 +173,13 @@ class Lease:
         return []
 
     def check(self) -> None:
-        """
+        """Ask the store whether the lease is held; the heartbeat would notice its loss some seconds later.
+
         Raises:
             StoreError: if the lease was lost: this process stood still for longer than leases last.
         """
+        if self.holder.exclusive and not self._lost:
+            self._lost = patiently(lambda: objects.read(self._location, self._name), Patience()) is None
         if self._lost:
             raise StoreError(
                 f"`raydist {self.holder.verb}` stood still for more than {EXPIRES_S:.0f} s and lost its place in "

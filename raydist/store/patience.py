@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from raydist.errors import AwayError, StoreError, disk_remedy
 from raydist.progress import talk
+
+T = TypeVar("T")
 
 _TRIES = 6
 """Errors of the storage before giving up, half a minute in all; the requests below are retried by Lance itself."""
@@ -41,3 +45,13 @@ class Patience:
             return False
         time.sleep(random.uniform(0.5, 1.0) * 2 ** (_TRIES - 1 - self._tries))
         return True
+
+
+def patiently(call: Callable[[], T], patience: Patience) -> T:
+    """What `call` gives, which may be done twice: tried again for as long as what it raises is borne."""
+    while True:
+        try:
+            return call()
+        except StoreError as error:
+            if not patience.bears(error):
+                raise

@@ -35,6 +35,9 @@ class Unfinished:
     ) -> None:
         if kind is None:
             objects.delete(self._location, MARK)
+            return
+        with suppress(StoreError, OSError):
+            objects.replace(self._location, MARK, b"", soon=True)  # who took the scan for dead has removed it
 
 
 def repair(location: str) -> None:

@@ -141,7 +141,7 @@ def test_many_cuts_of_few_videos_are_dealt_and_compared_in_time_that_grows_with_
 
 
 def test_a_first_scan_looks_once_at_each_row_to_see_whether_videos_are_few(tmp_path: Path) -> None:
-    waves = Waves(str(tmp_path / "archive"), PRE_CUT, KnownFiles([]), set())
+    waves = Waves(str(tmp_path / "archive"), PRE_CUT, KnownFiles([]), set(), lambda: None)
     rows: list[dict[str, Any]] = []
     started = time.process_time()
     for number in range(300):
