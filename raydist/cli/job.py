@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def main(file: str) -> None:
     runtime.take_stops()
 
     def checked_and_run() -> None:
-        with runtime.session(Ray()):
-            arrival.check(job, arrival.places_of(job["archive"], _overrides(job)))
+        with runtime.session(Ray()) as resources:
+            unseen = resources.nodes == 1 and (resources.grows or _is_told_to_grow(job["arguments"]))
+            arrival.check(job, arrival.places_of(job["archive"], _overrides(job)), unseen=unseen)
             talk.print("checked: every node sees the archive and what was named")
             with marks.marked():  # within the session, which sends what workers print to stderr
                 cli.main(list(job["arguments"]))
@@ -39,6 +41,12 @@ def _overrides(job: dict[str, Any]) -> dict[str, str]:
     changes = [word.removeprefix("--set=") for word in job["arguments"] if word.startswith("--set=roots.")]
     parted = [change.partition("=") for change in changes]
     return {name.strip().removeprefix("roots."): place.strip() for name, _, place in parted}
+
+
+def _is_told_to_grow(arguments: Sequence[str]) -> bool:
+    """Whether the settings say that nodes come: `ray.max_cpus`, `ray.max_gpus`."""
+    named = any(os.environ.get(f"RAYDIST_RAY_MAX_{kind}") for kind in ("CPUS", "GPUS"))
+    return named or any("ray.max_" in word for word in arguments)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Reads     the archive's document; places of videos, models and adapters; on each node that is there (of a large cluster
           on so many as `_NODES`), by a task without a core. Nodes that come later are not asked
 Writes    a hidden file in the archive (or where it will be), at once deleted: what one node writes the others must see.
-          In a bucket each node writes and deletes one of its own
+          Each node writes and deletes one of its own
 Promises  a path of the submitting machine, storage that is not shared, or missing credentials end the job here, with
           the node's name, before anything is done
 """
@@ -49,12 +49,13 @@ class Needed:
     remote: Remote = field(default_factory=Remote)
 
 
-def check(job: Mapping[str, Any], places: Mapping[str, str]) -> None:
+def check(job: Mapping[str, Any], places: Mapping[str, str], *, unseen: bool = False) -> None:
     """Refuse what cannot work, once Ray is connected.
 
     Args:
         job: what was submitted, as `Order.document` gives it.
         places: root name -> folder or address, of the archive as the cluster sees it.
+        unseen: the head is alone and other nodes come later, so that nobody can be asked.
 
     Raises:
         UsageError: something is on the submitting machine alone.
@@ -62,6 +63,11 @@ def check(job: Mapping[str, Any], places: Mapping[str, str]) -> None:
     """
     location = job["archive"]
     _check_archive(job, location)
+    if unseen and not is_uri(location):
+        talk.print(
+            f"the cluster is its head alone and may grow: make sure that the nodes that come mount {location!r} too; "
+            "none that is there could be asked. An address such as s3://bucket/archive needs no mount"
+        )
     probe = _probe(location, bool(job["writes"]))
     source = {key: value for key, value in job["source"].items() if key != "whole_mb"}
     servers = [*job["addresses"], *(places.values() if job["reads"] else ())]
@@ -96,14 +102,25 @@ def _is_bucket(place: str) -> bool:
 
 
 def _check_archive(job: Mapping[str, Any], location: str) -> None:
-    if is_uri(location) or not job["archive_made"]:
+    here = made(location) if job["archive_made"] else ""
+    if here == job["archive_made"]:
         return
-    if made(location) != job["archive_made"]:
-        what = "another archive" if Path(location, settings.FILE).is_file() else "no archive"
+    try:
+        there = objects.read(location, settings.FILE) is not None
+    except (RaydistError, OSError):
+        return  # it cannot be read from here: the nodes say why, each for itself
+    if there and not here:
+        return  # of another format, or damaged: the verb says so
+    found = "another archive" if there else "no archive"
+    if is_uri(location):
         raise UsageError(
-            f"the archive {location!r} is on the machine that submitted this, and the cluster has {what} there: "
-            "expected one place for both, such as s3://bucket/archive or a folder that all nodes mount"
+            f"the machine that submitted this has another archive at {location!r} than the cluster, which has {found} "
+            "there: expected one object store for both; is AWS_ENDPOINT_URL, or the account, another one there?"
         )
+    raise UsageError(
+        f"the archive {location!r} is on the machine that submitted this, and the cluster has {found} there: "
+        "expected one place for both, such as s3://bucket/archive or a folder that all nodes mount"
+    )
 
 
 def _probe(location: str, writes: bool) -> str:
@@ -169,6 +186,8 @@ def answer(needed: Needed) -> list[str]:
             f"it does not see what the head has at {os.path.dirname(needed.probe)!r}, so the archive "
             f"{needed.archive!r} is not shared: expected a folder that all nodes mount, or s3://bucket/archive"
         )
+    elif needed.probe and needed.writes:
+        problems += _write_beside(needed.probe, needed.archive)
     for what, path in needed.places:
         if not os.path.exists(path):
             problems.append(
@@ -178,6 +197,20 @@ def answer(needed: Needed) -> list[str]:
     for place in needed.addresses:
         problems += _look_at(place, needed.remote)
     return problems
+
+
+def _write_beside(probe: str, archive: str) -> Sequence[str]:
+    """Whether this node may write where the head did."""
+    path = Path(probe).with_name(f".raydist-{uuid.uuid4().hex}")
+    try:
+        path.touch(exist_ok=False)
+        path.unlink()
+    except OSError as error:
+        return [
+            f"it cannot write to {str(path.parent)!r} ({error.strerror}), where the archive {archive!r} is or will be: "
+            "expected a folder that all nodes mount for writing, or s3://bucket/archive"
+        ]
+    return []
 
 
 def _ask_store(place: str, *, writes: bool) -> Sequence[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from loopback import Loopback
 from stores import ENVIRONMENT, fill
 
 from raydist.errors import ResourceError, UsageError
-from raydist.store import roots, settings
+from raydist.store import objects, roots, settings
 from raydist.submit import arrival
 from raydist.submit.arrival import Needed, answer
 from raydist.submit.order import Order, Place
@@ -44,6 +45,16 @@ def test_a_node_that_sees_everything_says_nothing(archive: Path) -> None:
 def test_a_folder_that_is_not_shared_is_told() -> None:
     (told,) = answer(Needed(archive="/films/archive", probe="/films/nobody/.raydist-1"))
     assert "does not see what the head has at '/films/nobody', so the archive '/films/archive' is not shared" in told
+
+
+def test_a_node_that_may_only_read_the_folder_is_told_where_the_verb_writes(archive: Path) -> None:
+    seen = Needed(archive="/proc/archive", probe="/proc/version")
+    assert answer(seen) == []
+    (told,) = answer(replace(seen, writes=True))
+    assert told.startswith("it cannot write to '/proc' (")
+    assert "the archive '/proc/archive' is or will be: expected a folder that all nodes mount for writing" in told
+    assert answer(Needed(archive=str(archive), probe=str(archive / settings.FILE), writes=True)) == []
+    assert [path.name for path in archive.iterdir()] == [settings.FILE]
 
 
 def test_what_a_node_lacks_is_told_with_its_name() -> None:
@@ -86,6 +97,29 @@ def test_an_archive_of_the_submitting_machine_is_refused(tmp_path: Path, archive
     settings.create_or_open(str(archive), {"clip_seconds": 2.0})
     with pytest.raises(UsageError, match="the cluster has another archive there"):
         arrival.check(sent, {})
+
+
+def test_an_archive_in_a_bucket_of_another_server_is_refused(s3: Loopback, moto: int) -> None:
+    place = "s3://there/own"
+    fill(moto, "there", {})
+    settings.create_or_open(place, {"clip_seconds": 1.0})
+    sent = job(place)
+    arrival._check_archive(sent, place)
+    objects.delete(place, settings.FILE)
+    with pytest.raises(UsageError, match=r"than the cluster, which has no archive there: .*AWS_ENDPOINT_URL"):
+        arrival.check(sent, {})
+    settings.create_or_open(place, {"clip_seconds": 2.0})
+    with pytest.raises(UsageError, match="which has another archive there"):
+        arrival.check(sent, {})
+    s3.fail("status", float("inf"), status=403, body=DENIED)
+    arrival._check_archive(sent, place)  # the nodes say that they have no credentials
+
+
+def test_a_folder_on_a_head_alone_that_other_nodes_join_later_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError):
+        arrival.check(job("/proc/archive"), {}, unseen=True)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the nodes that come mount '/proc/archive' too; none that is there could be asked" in told
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused() -> None:
