@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ANSWERS_S = 5.0
 _CONNECTS_S, _READS_S = 10.0, 60.0
+_UPLOADS_S = 600.0
+"""For the whole of what is sent, which is 100 MiB at most, and once more for the answer to it."""
 _EXPECTED = "expected the address of the cluster's job server, such as http://head:8265"
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _NOT_JOBS = {10001: "Ray's client port", 6379: "the port of Ray's control store (GCS)"}
@@ -102,8 +104,8 @@ def _client(address: str) -> JobSubmissionClient:
         """Ray's client waits for ever for an answer that was lost."""
 
         def _do_request(self, method: str, endpoint: str, **rest: Any) -> Any:
-            if method == "GET":
-                rest.setdefault("timeout", (_CONNECTS_S, _READS_S))
+            sends = method == "PUT"
+            rest.setdefault("timeout", (_UPLOADS_S, _UPLOADS_S) if sends else (_CONNECTS_S, _READS_S))
             return super()._do_request(method, endpoint, **rest)
 
     return Impatient(address)

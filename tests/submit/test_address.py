@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 
 import pytest
 
+from raydist import jobs
 from raydist.errors import ResourceError, UsageError
 from raydist.submit import client
 
@@ -36,6 +38,11 @@ def served(status: int, body: bytes, token: str = "") -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            time.sleep(1.0)  # and hangs up without an answer
+
+        do_PUT = do_POST
 
         def log_message(self, *_: object) -> None:
             pass
@@ -119,6 +126,17 @@ def test_a_server_of_another_protocol_is_told_from_a_job_server() -> None:
         threading.Thread(target=hang_up, daemon=True).start()
         with pytest.raises(ResourceError, match="another protocol"):
             client.connect(f"http://127.0.0.1:{other.getsockname()[1]}")
+
+
+def test_what_is_sent_to_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(200, json.dumps({"ray_version": version("ray"), "version": "4"}).encode()) as address:
+        sender = client.connect(address)
+        monkeypatch.setattr(client, "_READS_S", 0.2)
+        monkeypatch.setattr(client, "_UPLOADS_S", 0.2)
+        with pytest.raises(ResourceError, match=r"does not answer any more .*timed out"):
+            jobs.stop(sender, address, "a-job")
+        with pytest.raises(ResourceError, match=r"does not answer any more .*timed out"), client.errors(address):
+            sender._do_request("PUT", "/api/packages/gcs/some.zip", data=b"some")
 
 
 def test_another_version_of_ray_is_refused_unless_it_is_wanted() -> None:
