@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,18 +100,47 @@ def one(location: str, name: str) -> Run:
     return run
 
 
-def by_stage(found: Iterable[Run]) -> dict[str, dict[str, Any]]:
-    """Sums of the runs of each stage, in the order in which they began."""
+def by_stage(found: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Sums of the runs of each stage, in the order in which they began.
+
+    Drivers that embed side by side look at the same clips and fail the same, while each row is one driver's alone: of
+    the failed ones those of the driver that had most are taken, and clips are its sum with the rows.
+    """
     stages: dict[str, dict[str, Any]] = {}
     for run in found:
         sums = stages.setdefault(run.stage, {"runs": 0, "seconds": 0.0, "how": {}, "counts": {}, "clips_per_s": 0.0})
         sums["runs"] += 1
         sums["seconds"] = round(sums["seconds"] + run.seconds, 1)
         sums["how"][run.how] = sums["how"].get(run.how, 0) + 1
-        for name, count in run.counts.items():
-            sums["counts"][name] = sums["counts"].get(name, 0) + count
         sums["clips_per_s"] = run.report.get("clips_per_s") or sums["clips_per_s"]
+    for together in _together(found):
+        counts = stages[together[0].stage]["counts"]
+        for name, count in _summed(together).items():
+            counts[name] = counts.get(name, 0) + count
     return stages
+
+
+def _together(found: Sequence[Run]) -> list[list[Run]]:
+    """Runs, those of one model that embedded at the same time in one list; which model is known of those that ended."""
+    groups: list[list[Run]] = []
+    last: dict[str, list[Run]] = {}
+    for run in found:
+        key = str((run.report.get("details") or {}).get("model_key", "")) if run.stage == "embed" else ""
+        beside = last.get(key) if key else None
+        if beside and any(other.ended is None or run.began < other.ended for other in beside):
+            beside.append(run)
+        else:
+            groups.append([run])
+            last[key] = groups[-1]
+    return groups
+
+
+def _summed(together: Sequence[Run]) -> dict[str, int]:
+    counts = [run.counts for run in together]
+    if len(together) == 1:
+        return counts[0]
+    rows, failed = sum(one.get("rows", 0) for one in counts), max(one.get("failed", 0) for one in counts)
+    return {"clips": max(rows + failed, *(one.get("clips", 0) for one in counts)), "rows": rows, "failed": failed}
 
 
 def _read(location: str, name: str, at_work: set[str]) -> Run | None:
@@ -122,6 +151,10 @@ def _read(location: str, name: str, at_work: set[str]) -> Run | None:
     began = _stamp(name) or _moment(note.get("since")) or _moment(report.get("began"))  # the first is the finest
     ended = _moment(report.get("ended")) or _moment(note.get("heartbeat"))
     how = "done" if report else str(note.get("ended") or ("running" if name in at_work else "died"))
+    error = str(note.get("error", "")) if how == "failed" else ""
+    if (report.get("details") or {}).get("failed_step"):  # a pipeline, which reports also where a step ends it
+        how = "failed"
+        error = next((text for text in report.get("notes", ()) if text.startswith("stopped at ")), "")
     if began is None:
         return None
     if report and ended is None:
@@ -133,7 +166,7 @@ def _read(location: str, name: str, at_work: set[str]) -> Run | None:
         ended=None if how == "running" else ended,
         how=how,
         host=str(note.get("host", "")),
-        error=str(note.get("error", "")) if how == "failed" else "",
+        error=error,
         doing=str(note.get("doing", "")),
         done=int(note.get("done", 0)),
         total=int(note.get("total", 0)),
