@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -126,11 +125,8 @@ class _Found:
         """Which of the failures are of clips that are there as they were, and not done."""
         clips = Keyed.of(rows.to_batches()[0])
         table, where = _done(stage, model_key)
-        stands = ~clips.among(self._open(table), where)
-        return stands if stage == _ELSEWHERE else stands & clips.among(self._open("clips"))
-
-    def _open(self, table: str) -> lance.LanceDataset | None:
-        return read.open_table(self.location, table) if table else None
+        stands = ~clips.among(read.open_table(self.location, table) if table else None, where)
+        return stands if stage == _ELSEWHERE else stands & clips.among(read.open_table(self.location, "clips"))
 
     def _show(self, reason: Reason, rows: pa.Table, group: dict[str, str], text: str) -> None:
         """Give a reason an example out of `rows`."""

@@ -20,7 +20,7 @@ from raydist.store import read
 from raydist.store.join import PART_CLIPS, Part, Side, parts
 from raydist.store.schema import embeddings_table
 from raydist.store.sql import is_in
-from raydist.store.tables import lance_errors, open_table
+from raydist.store.tables import open_table
 
 _CAPTION = "caption"
 _FAILURES, _CAPTIONS = "/failures", "/captions"
@@ -130,13 +130,12 @@ class _Ledger:
         if self._clips is None:
             return 0
         total = 0
-        with lance_errors(self._clips.uri):
-            for part in parts(self._clips, self._sides, part_clips=part_clips):
-                total += len(part)
-                failures, not_captioned = self._failures(part)
-                for key in self._models:
-                    self._add_model(key, part.have(key), failures.get(key))
-                self._add_captions(part, not_captioned)
+        for part in parts(self._clips, self._sides, part_clips=part_clips):
+            total += len(part)
+            failures, not_captioned = self._failures(part)
+            for key in self._models:
+                self._add_model(key, part.have(key), failures.get(key))
+            self._add_captions(part, not_captioned)
         for sums in self._captioned.values():
             sums[2] = total - sums[0] - sums[1]
         return total

@@ -74,14 +74,13 @@ def current_rows(
     keys, addresses = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     fingerprints = [pa.array([], pa.string())]
     side = Side(dataset=embeddings, where=where, columns=["_rowaddr"], numbers=_key_and_address)
-    with lance_errors(embeddings.uri, where=where, schema=embeddings.schema):
-        for part in parts(clips, {table: side}, part_clips=part_clips):  # in the order of their keys
-            matches = [*part.matches(table)] or [(np.empty(0, np.int64), np.empty((0, 2), np.int64))]
-            at, numbers = (np.concatenate(column) for column in zip(*matches, strict=True))
-            order = np.argsort(numbers[:, 0], kind="stable")
-            keys.append(numbers[order, 0])
-            addresses.append(numbers[order, 1].astype(np.uint64))
-            fingerprints.append(part.prints.texts(part.fingerprints[at[order]]))
+    for part in parts(clips, {table: side}, part_clips=part_clips):  # in the order of their keys
+        matches = [*part.matches(table)] or [(np.empty(0, np.int64), np.empty((0, 2), np.int64))]
+        at, numbers = (np.concatenate(column) for column in zip(*matches, strict=True))
+        order = np.argsort(numbers[:, 0], kind="stable")
+        keys.append(numbers[order, 0])
+        addresses.append(numbers[order, 1].astype(np.uint64))
+        fingerprints.append(part.prints.texts(part.fingerprints[at[order]]))
     return Rows(
         location=location,
         table=table,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from raydist.store.prints import WORDS, Prints
 from raydist.store.spool import Rows, Spool
+from raydist.store.tables import lance_errors
 
 PART_CLIPS = 8_000_000
 """Clips that are held at once."""
@@ -169,8 +170,13 @@ def parts(
         sides: by the name that the parts know them by.
         addresses: the parts know where their clips lie.
         part_clips: about as many clips in a range at most. Keys are hashes, so equal ranges hold about equally many.
+
+    Raises:
+        StoreError: of the table, clips or a side, that cannot be read.
     """
-    prints, count = Prints(), clips.count_rows()
+    with lance_errors(clips.uri):
+        count = clips.count_rows()
+    prints = Prints()
     own = Side(dataset=clips, columns=("_rowaddr",) * addresses, numbers=_addresses if addresses else None)
     if count <= part_clips:
         yield Part(_whole(_read(own, prints), count), prints, lambda name: _read(sides[name], prints))
@@ -203,9 +209,10 @@ def _batches(side: Side) -> Iterator[pa.RecordBatch]:
     if side.dataset is None:
         return
     wanted = ["clip_key", "fingerprint", *side.columns]
-    scanner = side.dataset.scanner(columns=wanted, filter=side.where, batch_size=_BATCH, io_buffer_size=_AHEAD)
-    for batch in scanner.to_batches():
-        yield batch.filter(pc.is_valid(batch["clip_key"])) if batch["clip_key"].null_count else batch
+    with lance_errors(side.dataset.uri, where=side.where, schema=side.dataset.schema):
+        scanner = side.dataset.scanner(columns=wanted, filter=side.where, batch_size=_BATCH, io_buffer_size=_AHEAD)
+        for batch in scanner.to_batches():
+            yield batch.filter(pc.is_valid(batch["clip_key"])) if batch["clip_key"].null_count else batch
 
 
 def _whole(batches: Iterator[Rows], most: int) -> Rows:

@@ -140,16 +140,15 @@ def _waiting(
         del sides["signatures"]
     waiting, signed = RowBits(clips), RowBits(clips)
     total = done_count = failed_count = waiting_count = 0
-    with lance_errors(clips.uri):
-        for part in parts(clips, sides, addresses=True, part_clips=part_clips):
-            done = part.have(table)
-            failed = part.have("failures") & ~done
-            wait = ~done if retry_failed else ~(done | failed)
-            waiting.set(part.addresses[wait])
-            if hash_version is not None:
-                signed.set(part.addresses[part.have("signatures") & wait])
-            total, waiting_count = total + len(part), waiting_count + int(wait.sum())
-            done_count, failed_count = done_count + int(done.sum()), failed_count + int(failed.sum())
+    for part in parts(clips, sides, addresses=True, part_clips=part_clips):
+        done = part.have(table)
+        failed = part.have("failures") & ~done
+        wait = ~done if retry_failed else ~(done | failed)
+        waiting.set(part.addresses[wait])
+        if hash_version is not None:
+            signed.set(part.addresses[part.have("signatures") & wait])
+        total, waiting_count = total + len(part), waiting_count + int(wait.sum())
+        done_count, failed_count = done_count + int(done.sum()), failed_count + int(failed.sum())
     return Pending(
         clips=total,
         count=waiting_count,

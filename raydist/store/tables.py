@@ -42,7 +42,8 @@ def reason_of(error: BaseException, uri: str = "") -> str:
 
 def is_of_storage(error: Exception, uri: str) -> bool:
     """Whether Lance raised it for a disk or a bucket's server, not for what it was asked."""
-    return isinstance(error, OSError) or (is_uri(uri) and credentials.is_of_server(str(error)))
+    text = str(error)
+    return isinstance(error, OSError) or "LanceError(IO)" in text or (is_uri(uri) and credentials.is_of_server(text))
 
 
 def trouble(what: str, error: Exception, uri: str) -> StoreError:

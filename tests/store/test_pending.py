@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -79,6 +80,19 @@ def test_without_clips_the_message_names_the_tables_there_are(location: str) -> 
     append(location, "failures", tables.failures([1]))
     with pytest.raises(StoreError, match=r"no table 'clips'.*failures"):
         pending_clips(location, MODEL, hash_version=HASH_VERSION)
+
+
+@pytest.mark.parametrize("part_clips", [1, 1000])
+@pytest.mark.parametrize("broken", ["clips", "failures", tables.TABLE])
+def test_a_table_that_cannot_be_read_is_named_and_no_other(location: str, broken: str, part_clips: int) -> None:
+    append(location, "clips", tables.clips([1, 2]))
+    append(location, "failures", tables.failures([1]))
+    append(location, tables.TABLE, tables.embeddings([2]))
+    for file in Path(location, f"{broken}.lance", "data").iterdir():
+        file.unlink()
+    for read_all in (partial(pending_clips, location, MODEL, hash_version=1), partial(books, location)):
+        with pytest.raises(StoreError, match=rf"table '[^']*/{broken}\.lance' cannot be used: .*Not found"):
+            read_all(part_clips=part_clips)
 
 
 def test_the_versions_let_a_committer_drop_what_came_after_them(location: str) -> None:
