@@ -137,7 +137,8 @@ def _report(
     notes = [f"{step}: {why}" for step, why in outcome.skipped.items()]
     if outcome.failed:
         left = [step for step in wanted if step not in done and step not in outcome.skipped]
-        why = f" ({error})" if error else ": more than max_failed of what it tried failed"
+        said = getattr(error, "cause", None) or error  # what a worker raised comes with its traceback
+        why = f" ({said})" if said else ": more than max_failed of what it tried failed"
         notes.append(f"stopped at {outcome.failed}{why}; left to do: {', '.join(left) or 'nothing'}")
         goes_on = "the same command goes on from there"
         if not error:

@@ -134,9 +134,9 @@ class Lease:
             self._thread.join()
         with suppress(StoreError, OSError):  # the store is away: the lease runs out by itself
             objects.delete(self._location, self._name)
-        self._note(
-            ended=_ending(error), error=credentials.scrubbed(str(error or ""))
-        )  # last: on a full disk there is room for it now
+        said = str(getattr(error, "cause", None) or error or "")  # what a worker raised comes with its traceback
+        # Last: on a full disk there is room for it now.
+        self._note(ended=_ending(error), error=credentials.scrubbed(said))
 
     def others(self) -> list[Holder]:
         """Everybody else who holds or asks for a lease; leases that are void are removed on the way."""
