@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from raydist.errors import StoreError
 from raydist.runtime import units_of
 from raydist.store import buckets, objects, runs
 from raydist.store.location import is_uri, join
+from raydist.store.patience import Patience, patiently
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +40,11 @@ class Manifest:
         return cls(join(location, runs.FOLDER, run, _NAME), rows_per_file)
 
     def write(self, tables: Iterable[pa.Table]) -> Manifest:
-        """Write all units; tables may be of any size."""
+        """Write all units; tables may be of any size.
+
+        Raises:
+            AwayError: the bucket's server stays away for as long as commits wait for it.
+        """
         import pyarrow.parquet as pq
 
         number = 0
@@ -47,7 +53,9 @@ class Manifest:
                 part = table.slice(start, self._rows_per_file)
                 data = io.BytesIO()
                 pq.write_table(part, data)
-                objects.replace(self.place, f"part-{number:06d}.parquet", data.getvalue())
+                name, written = f"part-{number:06d}.parquet", data.getvalue()
+                # What was planned until here is not planned anew for a restart of the server.
+                patiently(partial(objects.replace, self.place, name, written), Patience(tries=1))
                 self.rows += part.num_rows
                 number += 1
         return self

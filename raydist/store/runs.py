@@ -19,12 +19,11 @@ from hashlib import blake2b, md5
 from pathlib import Path
 from typing import Any
 
-from raydist.errors import AwayError
 from raydist.records import Report
 from raydist.rendering import as_json
 from raydist.store import buckets, credentials, objects
 from raydist.store.location import folder, is_uri, prepare
-from raydist.store.patience import Patience
+from raydist.store.patience import Patience, patiently
 
 FOLDER = "runs"
 SCRATCH = "join"
@@ -148,14 +147,8 @@ def save(report: Report, location: str) -> None:
     times = {"began": ended - timedelta(seconds=report.seconds), "ended": ended}
     document = as_json(report) | {name: moment.isoformat(timespec="milliseconds") for name, moment in times.items()}
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-    patience = Patience(tries=1)
-    while True:
-        try:
-            objects.replace(location, f"{FOLDER}/{report.run}/report.json", data)
-            return
-        except AwayError as error:  # a night's work is told after a restart of the server too
-            if not patience.bears(error):
-                raise
+    # A night's work is told after a restart of the server too.
+    patiently(lambda: objects.replace(location, f"{FOLDER}/{report.run}/report.json", data), Patience(tries=1))
 
 
 def _stored(location: str, run: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -164,7 +164,7 @@ def test_a_file_that_is_no_lease_is_cleared_away(location: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-class FromWorker(StoreError):
+class WorkerError(StoreError):
     """As Ray raises what a task raised."""
 
     cause = StoreError("the disk is full")
@@ -172,6 +172,6 @@ class FromWorker(StoreError):
 
 def test_a_note_says_what_a_worker_raised_without_its_traceback(location: str) -> None:
     with pytest.raises(StoreError, match="Traceback"), Lease(location, "embed", run="embed-1"):
-        raise FromWorker("Traceback (most recent call last): ...")
+        raise WorkerError("Traceback (most recent call last): ...")
     note = json.loads(Path(location, "runs", "embed-1", lease.NOTE).read_text())
     assert (note["ended"], note["error"]) == ("failed", "the disk is full")
