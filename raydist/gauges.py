@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "raydist_clips": Metric("counter", ("stage", "outcome"), "clips done: `row` or `failed`"),
-    "raydist_failures": Metric("counter", ("stage", "reason"), "clips that failed, by reason"),
+    "raydist_clips": Metric(
+        "counter", ("stage", "outcome"), "clips done: `row` or `failed`; of scan, files that failed"
+    ),
+    "raydist_failures": Metric("counter", ("stage", "reason"), "clips that failed, by reason; of scan, files"),
     "raydist_clips_per_second": Metric("gauge", ("stage",), "clips that came back a second, over the last minute"),
     "raydist_pending_clips": Metric("gauge", ("stage",), "clips of the run that have not come back yet"),
     "raydist_queue_blocks": Metric("gauge", ("stage",), "blocks that wait for a step: its actors, or the commit"),
@@ -52,6 +55,14 @@ def add(name: str, amount: float, **tags: str) -> None:
     metric = _metric(name)
     if metric is not None and amount > 0:
         metric.inc(amount, tags=tags)  # type: ignore[union-attr]  # `METRICS` says that it is a counter
+
+
+def done(stage: str, rows: int, reasons: Mapping[str, int]) -> None:
+    """Count what a stage did: so many clips that have a row now, and reason -> those that failed."""
+    add("raydist_clips", rows, stage=stage, outcome="row")
+    add("raydist_clips", sum(reasons.values()), stage=stage, outcome="failed")
+    for reason, count in reasons.items():
+        add("raydist_failures", count, stage=stage, reason=reason)
 
 
 def show(name: str, value: float, **tags: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist import gauges
 from raydist.caption import answers
 from raydist.caption.answers import Row
 from raydist.caption.limits import Spent
@@ -53,6 +54,7 @@ class Ledger:
         self._location = location
         self._held: dict[int, Row] = {}
         self._since = time.monotonic()
+        self._rate = gauges.Rate(STAGE)
         self._captions = commit.Committer(location, "captions", schema.CAPTIONS)
         self._failed = commit.Committer(location, "failures", schema.FAILURES)
         tables.ensure_columns(location, "captions", {"cut": pa.bool_()})
@@ -111,6 +113,9 @@ class Ledger:
                 self._commit_captions(origin, prompt_hash, [row for row in group if not row["reason"]])
             self._commit_failures([row for row in rows if row["reason"]])
             self._held = {}
+            own = [row for row in rows if (row["origin"], row["prompt_hash"]) == self._own]
+            failed = Counter(row["reason"] for row in own if row["reason"])
+            gauges.done(STAGE, len(own) - failed.total(), failed)
             answers.drop(self._location, [row["clip_key"] for row in rows])
         self._since = time.monotonic()
 
@@ -119,6 +124,7 @@ class Ledger:
         if (row["origin"], row["prompt_hash"]) != self._own:
             self.counts["others"] += 1
             return
+        self._rate.add(1)
         self.cost += row["cost"]
         self.ask_s += row["ask_s"]
         self.counts.update({name: row[name] for name in ("requests", "tokens_in", "tokens_out")})

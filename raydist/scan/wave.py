@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist import gauges
 from raydist.clips.naming import FEW_VIDEOS, Split
 from raydist.errors import StoreError
 from raydist.scan.known import KnownFiles
@@ -66,6 +67,7 @@ class Waves:
         self._clips = commit.Committer(location, "clips", schema.CLIPS)
         self.forgotten = Forgotten(location)
         self._undealt = not read.count_rows(location, "clips")
+        self._rate = gauges.Rate("scan")
         self._sources: set[str] = set()
         self._looked_at = 0
 
@@ -197,6 +199,8 @@ class Waves:
         self.counts.update(video["state"] for video in videos)
         self.counts["clips"] += len(clips)
         self.failures.update(video["reason"] for video in failed)
+        self._rate.add(len(clips))
+        gauges.done("scan", len(clips), Counter(video["reason"] for video in failed))
 
 
 def video_row(row: Row) -> Row:
