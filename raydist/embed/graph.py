@@ -24,6 +24,7 @@ from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
 from raydist.store import compact, lease, read, roots, settings, stale
+from raydist.store.find import Finder
 from raydist.store.manifest import Manifest
 from raydist.store.models import portable
 from raydist.store.runs import new_run, save
@@ -115,13 +116,11 @@ def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
     left = ledger.expected
     size = clips_a_unit(left)
     seed = random.getrandbits(32)  # another one in each run: drivers side by side begin with different clips
+    videos = Finder(location, "videos", "video_id", ["video_id", "root", "path", "file_fingerprint"])
     for clips in ledger.pending():
         left -= clips.num_rows
-        ids = clips["video_id"].unique().to_pylist()
-        files: dict[str, dict[str, str]] = {}
-        columns = ["video_id", "root", "path", "file_fingerprint"]
-        for row in read.rows_by_key(location, "videos", ids, columns, key="video_id").to_pylist():
-            files[row.pop("video_id")] = row
+        found = videos.find(clips["video_id"].unique().to_pylist()).to_pylist()
+        files: dict[str, dict[str, str]] = {row.pop("video_id"): row for row in found}
         yield units(ledger.settled(clips.to_pylist(), files), files, size, seed, ending=left < ENDING * size)
 
 
