@@ -8,6 +8,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from raydist.train import journal
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "jobs" / "recipe.toml"
+SMOKE_S = 120
+"""On two cores with nothing else to do, as jobs/smoke.toml says."""
 
 
 def test_the_recipe_states_the_defaults() -> None:
@@ -54,7 +58,9 @@ def test_what_ray_is_told_of_a_job_holds_no_key() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_whole_pipeline_runs_by_path_on_drawn_clips(tmp_path: Path) -> None:
+def test_the_whole_pipeline_runs_by_path_on_drawn_clips(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     def done(script: str, *words: str) -> str:
         command = [sys.executable, str(ROOT / "jobs" / script), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=800).stdout
@@ -62,10 +68,16 @@ def test_the_whole_pipeline_runs_by_path_on_drawn_clips(tmp_path: Path) -> None:
     done("draw.py", str(tmp_path))
     usual = ("--config", str(ROOT / "jobs" / "smoke.toml"), "--archive", str(tmp_path / "archive"), "--json")
     asked = (str(tmp_path / "videos"), "--from", str(tmp_path / "captions.csv"))
+    began = time.monotonic()
     reports = [json.loads(line) for line in done("pipeline.py", *asked, *usual).splitlines()]
+    took_s = time.monotonic() - began
+    record_property("smoke_s", round(took_s))
     assert [report["stage"] for report in reports] == [*STAGES[:-1], "pipeline"]
     (again,) = [json.loads(line) for line in done("embed.py", *usual, "--adapter", "lora").splitlines()]
     assert again["clips"] == 0
+    assert took_s < 4 * SMOKE_S, [
+        (report["stage"], report["seconds"]) for report in reports
+    ]  # other work is no failure
 
 
 @pytest.mark.slow
