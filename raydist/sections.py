@@ -51,7 +51,10 @@ class Decode(Section):
         default=1, ge=1, le=16, description="threads of a decoder for 4K pictures and larger; clips run side by side"
     )
     cpus: float = Field(
-        default=0.0, ge=0, le=64, description="logical cores of a decoding process; 0: one, or less where that fits all"
+        default=0.0,
+        ge=0,
+        le=64,
+        description="logical cores of a decoding process; 0: one, less where that fits all, more where memory is short",
     )
     hwaccel: str = Field(
         default="",

@@ -167,9 +167,10 @@ def test_groups_hold_each_row_of_each_shard_once(seed: int, shards: int, limit: 
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_second_run_gives_the_same(tmp_path: Path) -> None:
+def test_a_second_run_gives_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "a", np.concatenate([drawn(400, 13), crowd(200, 14)]))
     first = joined(tmp_path / "a", tmp_path / "w")
+    assert "plan: 3 tasks x 1 CPU, on 1 node (4 CPUs)" in " ".join(capsys.readouterr().err.split())
     before = stars.edges(first)
     (tmp_path / "w" / "shards" / "a-0.9.draft").mkdir(parents=True)  # as a run leaves it that was killed
     again = joined(tmp_path / "a", tmp_path / "w")

@@ -187,7 +187,9 @@ def test_where_the_process_that_embeds_goes_another_goes_on(once: Made, capsys: 
     assert once.measured("embed.batch=1").details == whole.details
     killer.join()
     assert killed
-    assert "another goes on at clip" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "another goes on at clip" in told
+    assert "plan: 1 encoder x 0.5 CPU, 3 threads, batches of 1, on 1 node (4 CPUs)" in told
 
 
 def test_the_difference_has_an_interval_and_a_paired_test(both: Report) -> None:
