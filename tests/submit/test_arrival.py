@@ -14,6 +14,7 @@ import pytest
 from loopback import Loopback
 from stores import ENVIRONMENT, fill
 
+from raydist.cli import job as job_step
 from raydist.errors import ResourceError, UsageError
 from raydist.store import objects, roots, settings
 from raydist.submit import arrival
@@ -120,6 +121,15 @@ def test_a_folder_on_a_head_alone_that_other_nodes_join_later_is_told_of(capsys:
         arrival.check(job("/proc/archive"), {}, unseen=True)
     told = " ".join(capsys.readouterr().err.split())
     assert "the nodes that come mount '/proc/archive' too; none that is there could be asked" in told
+
+
+def test_a_cluster_grows_too_where_only_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYDIST_RAY_MAX_CPUS", raising=False)
+    monkeypatch.delenv("RAYDIST_RAY_MAX_GPUS", raising=False)
+    assert not job_step._is_told_to_grow(["embed", "--set", "embed.batch=4"])
+    assert job_step._is_told_to_grow(["embed", "--set", "ray.max_cpus=64"])
+    monkeypatch.setenv("RAYDIST_RAY_MAX_GPUS", "4")
+    assert job_step._is_told_to_grow(["embed"])
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused() -> None:
