@@ -38,8 +38,9 @@ from raydist.records import Report  # noqa: E402
 
 HEAD_CPUS, NODE_CPUS, MOST_NODES = 0, 2, 3
 FILES, SECONDS = 40, 10
-UNIT_S = 2.0
-"""What a unit of work takes besides its decoding: minutes for one decoder, so that another one is worth a node."""
+UNIT_S = 3.0
+"""What a unit of work takes besides its decoding: minutes for one decoder. Ray Data looks at what nodes there are each
+20 s, and asks for twice as much as it has, so that a shorter run is over before it has grown."""
 
 STORE_BYTES = 200_000_000
 ENDS_S = 60.0
