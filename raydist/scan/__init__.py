@@ -3,7 +3,7 @@
 Reads   folders, files, globs and addresses (`s3://`, `gs://`, `http(s)://`); the archive's `roots` and
         `videos` to leave unchanged files unopened
 Writes  `roots`, `videos`, `clips`, `failures`; takes out rows that derive from changed or vanished files
-Again   incremental, and safe after any crash: what was not committed is looked at again, halves are repaired
+Again   incremental, and safe after any stop or crash: what was not committed is looked at again, halves are repaired
 """
 
 from __future__ import annotations
