@@ -177,10 +177,9 @@ def test_where_the_process_that_embeds_goes_another_goes_on(once: Made, capsys: 
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     if not killed and process.cmdline()[:1] == ["ray::encode"]:
-                        time.sleep(0.3)
                         process.kill()
                         killed.append(process.pid)
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     killer = threading.Thread(target=kill)
     killer.start()
