@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 
 import pytest
-from conftest import Library
+from library import Library
 from loopback import Loopback
 from stores import fill, gs_fill, gs_server
 

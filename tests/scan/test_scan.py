@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Library
+from library import Library
 from PIL import Image
 from videos import encode
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import Library
+from library import Library
 
 from raydist import scan
 from raydist.config import Config

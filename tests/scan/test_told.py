@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from archives import fails_with
-from conftest import Library
+from library import Library
 
 from raydist.errors import UsageError
 from raydist.records import Report
