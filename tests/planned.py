@@ -1,6 +1,6 @@
 """A cluster of several nodes on this machine, and where a plan's processes end up, as a process of its own.
 
-    python tests/planned.py mixed|grows|loses        # prints a JSON object
+    python tests/planned.py mixed|grows|loses|shrinks        # prints a JSON object
 
 Ray's cluster belongs to a whole process, and the tests' own one is of one node.
 """
@@ -12,10 +12,11 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "clips")]
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all ports on loopback; Ray reads it when it is imported
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -23,11 +24,16 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import ray  # noqa: E402
+from archives import embeddings, rows, scanned, videos  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from raydist import progress, runtime  # noqa: E402
+from raydist.clips.decoder import Decoder  # noqa: E402
+from raydist.config import load  # noqa: E402
+from raydist.embed import graph  # noqa: E402
 from raydist.runtime import bounds  # noqa: E402
 from raydist.sections import Ray  # noqa: E402
+from raydist.store import read  # noqa: E402
 
 
 class Here:
@@ -44,16 +50,16 @@ class Here:
 
 def places(plan: runtime.Plan, files: list[str], takes_s: float) -> list[dict[str, Any]]:
     """Where each row was decoded and encoded."""
-    rows = runtime.units_of(files).map_batches(
+    units = runtime.units_of(files).map_batches(
         Here,
         fn_constructor_args=("decoded", takes_s),
         batch_size=None,
         batch_format="pyarrow",
         compute=plan.worker_pool(),
-        num_cpus=plan.worker_cpus,
+        **plan.worker_args,
     )
     if plan.encoders:
-        rows = rows.map_batches(
+        units = units.map_batches(
             Here,
             fn_constructor_args=("encoded", 0.0),
             batch_size=4,
@@ -62,7 +68,7 @@ def places(plan: runtime.Plan, files: list[str], takes_s: float) -> list[dict[st
             num_cpus=plan.encoder_cpus,
             num_gpus=plan.encoder_gpus,
         )
-    return [row for block in runtime.blocks(rows) for row in block.to_pylist()]
+    return [row for block in runtime.blocks(units) for row in block.to_pylist()]
 
 
 def mixed(cluster: Cluster, files: list[str]) -> dict[str, Any]:
@@ -71,10 +77,10 @@ def mixed(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     with runtime.session(Ray(address=cluster.address)) as resources:
         found: dict[str, Any] = {"plan": runtime.described(runtime.plan(resources, encoders=0, gpus=True), resources)}
         few = runtime.plan(resources, workers=3, encoders=0, gpus=True)
-        rows = places(few, files, 0.05)
-        found["few_beside_gpu"] = sum(row["decoded"] == gpu.node_id for row in rows)
-        found["encoded_beside_gpu"] = sum(row["encoded"] == gpu.node_id for row in rows)
-        found["rows"] = len(rows)
+        placed = places(few, files, 0.05)
+        found["few_beside_gpu"] = sum(row["decoded"] == gpu.node_id for row in placed)
+        found["encoded_beside_gpu"] = sum(row["encoded"] == gpu.node_id for row in placed)
+        found["rows"] = len(placed)
     return found
 
 
@@ -84,11 +90,11 @@ def grows(cluster: Cluster, files: list[str]) -> dict[str, Any]:
         plan = runtime.plan(resources)
         later = threading.Timer(5.0, cluster.add_node, kwargs={"num_cpus": 4})
         later.start()
-        rows = places(plan, files, 0.3)
+        placed = places(plan, files, 0.3)
         later.join()
     return {
-        "nodes": len({row["decoded"] for row in rows}),
-        "rows": len(rows),
+        "nodes": len({row["decoded"] for row in placed}),
+        "rows": len(placed),
         "workers": [plan.least_workers, plan.workers],
     }
 
@@ -114,18 +120,51 @@ def loses(cluster: Cluster, files: list[str]) -> dict[str, Any]:
         plan = runtime.plan(resources, encoders=0, gpus=True)
         other = threading.Thread(target=meanwhile)
         other.start()
-        rows = places(plan, files, 0.3)
+        placed = places(plan, files, 0.3)
         other.join()
         after = shown.doing().waits
-    return {"said": said, "after": after, "rows": len({row["number"] for row in rows})}
+    return {"said": said, "after": after, "rows": len({row["number"] for row in placed})}
+
+
+def shrinks(cluster: Cluster, files: list[str]) -> dict[str, Any]:
+    """A node goes for good, and what is left has no place for its decoder."""
+    bounds.WAITS_S, bounds.GONE_S = 2.0, 10.0
+    archive = Path(files[0]).parent / "archive"
+    scanned(archive, videos(archive.parent / "videos", 24, 10))
+    ray.shutdown()
+    gone = cluster.add_node(num_cpus=2)
+
+    class Slow(Decoder):
+        """The product's decoder, which takes longer."""
+
+        def __call__(self, table: pa.Table) -> Any:
+            time.sleep(1.0)
+            yield from super().__call__(table)
+
+    def meanwhile() -> None:
+        while not (keys := read.model_keys(str(archive))) or not read.count_rows(str(archive), f"embeddings_{keys[0]}"):
+            time.sleep(0.1)
+        cluster.remove_node(gone, allow_graceful=False)
+
+    other = threading.Thread(target=meanwhile)
+    other.start()
+    sizes = ("decode.cpus=1.9", "embed.encoders=1")  # of 4 and 2 CPUs; 4 hold one decoder less
+    changes = (f"ray.address={cluster.address}", "embed.device=cpu", "embed.commit_s=0.5", "embed.batch=4", *sizes)
+    config = load(changes=changes, options={"archive": str(archive), "embed.model": "tiny"}, environment={}).config
+    report = graph.run(config, actors=replace(graph.Actors(), decoder=Slow))
+    other.join()
+    found = embeddings(archive)  # refuses two rows of a clip
+    every = {row["clip_id"] for row in rows(archive, "clips")}
+    return {"counts": report.counts, "every_clip_once": set(found) == every}
 
 
 def main(which: str, folder: Path) -> None:
-    rows = {"mixed": 120, "grows": 240, "loses": 240}[which]
-    pq.write_table(pa.table({"number": range(rows)}), folder / "part-0.parquet")
+    units = {"mixed": 120, "grows": 240, "loses": 240, "shrinks": 1}[which]
+    pq.write_table(pa.table({"number": range(units)}), folder / "part-0.parquet")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
-        found = {"mixed": mixed, "grows": grows, "loses": loses}[which](cluster, [str(folder / "part-0.parquet")])
+        verbs = {"mixed": mixed, "grows": grows, "loses": loses, "shrinks": shrinks}
+        found = verbs[which](cluster, [str(folder / "part-0.parquet")])
         print(json.dumps(found))  # noqa: T201  # what the test reads
     finally:
         ray.shutdown()

@@ -19,7 +19,7 @@ def found(which: str, folder: Path) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return {**told, "said_on_stderr": done.stderr}
 
 
 @pytest.mark.slow
@@ -45,3 +45,11 @@ def test_a_run_whose_encoder_has_no_place_any_more_says_so_until_it_has_one(tmp_
     told = found("loses", tmp_path)
     assert told["said"] == ["waiting for a place for 1 here (1 GPU each): did a node go away, or has none come yet?"]
     assert (told["after"], told["rows"]) == ("", 240)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_whose_node_went_for_good_goes_on_with_those_that_are_left(tmp_path: Path) -> None:
+    told = found("shrinks", tmp_path)
+    assert (told["counts"], told["every_clip_once"]) == ({"clips": 240, "rows": 240, "failed": 0}, True)
+    assert "found no place again; going on with the nodes that are left" in " ".join(told["said_on_stderr"].split())

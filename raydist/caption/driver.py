@@ -307,7 +307,7 @@ def _graph(config: Config, job: Job, manifest: Manifest, resources: runtime.Reso
         batch_size=None,
         batch_format="pyarrow",
         compute=plan.worker_pool(),
-        num_cpus=plan.worker_cpus,
+        **plan.worker_args,
     )
     asker, arguments, batch = _asking(config, job, plan, gate)
     return prepared.map_batches(

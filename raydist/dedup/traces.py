@@ -274,7 +274,7 @@ def _graph(manifest: Manifest, plan: runtime.Plan, location: str, limits: Limits
         batch_size=None,
         batch_format="pyarrow",
         compute=plan.worker_pool(),
-        num_cpus=plan.worker_cpus,
+        **plan.worker_args,
     )
 
 

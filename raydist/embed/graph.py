@@ -71,7 +71,6 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
     if sys.platform == "darwin":
         talk.print("macOS has no hard limit on a process's memory: a hostile file may use more than decode.memory_mb")
     name = new_run("embed")
-    plan = None
     with lease.Lease(location, "embed", run=name) as held:
         Manifest.sweep(location, held.others)
         stale.repair_unless_scanning(location)
@@ -79,9 +78,7 @@ def run(config: Config, *, retry_failed: bool = False, actors: Actors = Actors()
         held.counts, ledger.committed = ledger.counts, held.told
         manifest = Manifest.of_run(location, name)
         try:
-            manifest.write(_manifest(location, ledger))
-            if manifest.rows:
-                plan = _run_graph(config, info, manifest, ledger, actors)
+            plan = _to_the_end(config, info, manifest, ledger, actors)
         except KeyboardInterrupt:
             talk.print(f"stopped; {ledger.rows:,} vectors of this run are kept, `raydist embed` goes on from there")
             raise
@@ -124,10 +121,27 @@ def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
         yield units(ledger.settled(clips.to_pylist(), files), files, size, seed, ending=left < ENDING * size)
 
 
+def _to_the_end(
+    config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors
+) -> runtime.Plan | None:
+    """Run the graph; where nodes went away for good, again on those that are left."""
+    while True:
+        manifest.write(_manifest(config.require_archive(), ledger))
+        if not manifest.rows:
+            return None
+        try:
+            return _run_graph(config, info, manifest, ledger, actors)
+        except runtime.PlacesLostError as lost:
+            talk.print(f"{lost}; going on with the nodes that are left")
+        manifest.remove()
+        ledger.again()
+
+
 def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors) -> runtime.Plan:
     """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
     section = config.embed
-    with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", ledger.expected) as progress:
+    left = ledger.expected - ledger.returned
+    with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", left) as progress:
         gpu = resources.use_gpu(section.device, "embed.device")
         plan = runtime.plan(
             resources,
@@ -145,7 +159,7 @@ def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledg
         ledger.start()
         try:
             dataset = _graph(config, info, manifest.dataset(), plan, batch, actors)
-            for reference, rows in runtime.references(dataset):
+            for reference, rows in runtime.references(dataset, ends=not resources.grows):
                 ledger.add(reference, rows)
                 progress.advance(rows)
                 if ledger.due(section.commit_s, section.commit_rows):
@@ -169,7 +183,7 @@ def _graph(
         batch_size=None,
         batch_format="pyarrow",
         compute=plan.worker_pool(),
-        num_cpus=plan.worker_cpus,
+        **plan.worker_args,
     ).map_batches(
         # 1:1. Batches of clips of many videos; an actor a GPU, or one a node that computes on all its cores.
         actors.embedder,

@@ -18,7 +18,8 @@ from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.errors import SourceError
 from raydist.models.encoder import ModelInfo
 from raydist.runtime.cluster import spilled_bytes
-from raydist.store import commit, models, outcomes, pending, schema
+from raydist.store import commit, models, outcomes, schema
+from raydist.store.pending import Pending, pending_clips
 
 PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
@@ -49,22 +50,14 @@ class Ledger:
         columns = models.marked(
             schema.embeddings(info.dim), info.name, info.location, adapter=info.adapter, archive=location
         )
-        self._pending = pending.pending_clips(
-            location,
-            info.model_key,
-            STAGE,
-            hash_version=HASH_VERSION,
-            retry_failed=retry_failed,
-            columns=_COLUMNS,
-            batch_size=PENDING_BATCH,
-        )
-        seen = self._pending.versions
         self._columns = columns
-        self._seen = seen
+        self._retry_failed = retry_failed
+        self._pending = self._read()
+        self._seen = self._pending.versions
         self._tables: Tables | None = None
         self.expected = self._pending.count
-        self.clips_version = seen["clips"]
-        """Of the table that the pending clips were read from."""
+        self.clips_version = self._seen["clips"]
+        """Of the table that the pending clips were first read from."""
         self.waiting = 0
         """Clips left out because a scan is in the middle of their file."""
         self.returned = 0
@@ -108,6 +101,23 @@ class Ledger:
         """Clips to embed, in the order of their files."""
         yield from self._pending
 
+    def again(self) -> None:
+        """What did not come back is pending anew; what is committed is counted on."""
+        self._retry_failed = False  # those that were to be tried again were, or are left for another run
+        self._pending = self._read()
+        self.expected, self.waiting = self.returned + self._pending.count, 0
+
+    def _read(self) -> Pending:
+        return pending_clips(
+            self._location,
+            self.info.model_key,
+            STAGE,
+            hash_version=HASH_VERSION,
+            retry_failed=self._retry_failed,
+            columns=_COLUMNS,
+            batch_size=PENDING_BATCH,
+        )
+
     def settled(self, clips: list[dict[str, Any]], files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Clips whose file stands in `videos` as it was cut; a scan at work commits clips first, the others wait."""
         ready = []
@@ -120,9 +130,9 @@ class Ledger:
         return ready
 
     def start(self) -> None:
-        """The pipeline is launched."""
-        self._launched = time.time()
-        self._spilled_before = spilled_bytes()
+        """The pipeline is launched, perhaps not for the first time."""
+        if math.isinf(self._launched):
+            self._launched, self._spilled_before = time.time(), spilled_bytes()
         self._since = time.monotonic()
 
     def add(self, block: Any, rows: int) -> None:

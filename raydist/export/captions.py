@@ -318,5 +318,5 @@ def _graph(manifest: Manifest, plan: runtime.Plan, arguments: tuple[Any, ...]) -
         batch_size=None,
         batch_format="pyarrow",
         compute=plan.worker_pool(),
-        num_cpus=plan.worker_cpus,
+        **plan.worker_args,
     )

@@ -225,7 +225,7 @@ class _Build:
             batch_size=None,
             batch_format="pyarrow",
             compute=plan.worker_pool(),
-            num_cpus=plan.worker_cpus,
+            **plan.worker_args,
         )
 
     def _commit(self, committers: _Committers) -> None:

@@ -1,5 +1,6 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
+from raydist.runtime.bounds import PlacesLostError
 from raydist.runtime.data import blocks, references, units_of
 from raydist.runtime.planning import ENCODER_CPUS, SMALLEST_SHARE, Plan, announce, described, plan
 from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
@@ -10,6 +11,7 @@ __all__ = [
     "LIGHT_CPUS",
     "SMALLEST_SHARE",
     "Node",
+    "PlacesLostError",
     "Plan",
     "Resources",
     "announce",

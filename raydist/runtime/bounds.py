@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from raydist import gauges, progress
+from raydist.errors import ResourceError
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -27,6 +28,12 @@ UNREAD = 64
 WAITS_S = 60.0
 """After so long without a result it is said which actors have no place."""
 
+GONE_S = 180.0
+"""After so long without a result a run that can be planned anew ends where actors have lost their places for good."""
+
+ENDS = "raydist_ends_without_places"
+"""Set in a dataset's context where its run can be planned anew."""
+
 _SHOWN_EACH_S = 1.0
 _ACTORS = "MapBatches("
 
@@ -40,6 +47,14 @@ def set_in(context: DataContext) -> None:
         callbacks.append(Watch)
     policies = [*ray_policies.ENABLED_BACKPRESSURE_POLICIES, ShortQueues]
     context.set_config(ray_policies.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+
+
+class PlacesLostError(ResourceError):
+    """A node went away, and what is left has no place for its actors.
+
+    Ray gives an actor's work to that same actor again, and an encoder its batches in order: where one decoder finds no
+    place, all may wait for it.
+    """
 
 
 class ShortQueues:
@@ -117,10 +132,19 @@ class Watch:
             self._came, self._came_at = came, now
         if now - self._came_at < WAITS_S:
             return ""
-        missing = [f"{count} {name}" for name, count in map(_missing, executor._topology) if count]
+        missing = " and ".join(f"{count} {name}" for name, count in map(_missing, executor._topology) if count)
         if not missing:
             return ""
-        return f"waiting for a place for {' and '.join(missing)}: did a node go away, or has none come yet?"
+        if now - self._came_at > GONE_S and self._may_end(executor):
+            raise PlacesLostError(f"nothing has come for {GONE_S:.0f} s, and {missing} found no place again")
+        return f"waiting for a place for {missing}: did a node go away, or has none come yet?"
+
+    def _may_end(self, executor: Any) -> bool:
+        """Not before anything came: others may hold the cluster yet. Not without a GPU where one is needed: another
+        machine that has one is waited for."""
+        asks_gpus = [step for step in filter(_is_pool, executor._topology) if step._ray_remote_args.get("num_gpus")]
+        has_gpus = all(step.get_actor_info().running for step in asks_gpus)
+        return self._came > 0 and has_gpus and bool(executor._data_context.get_config(ENDS, False))
 
 
 def _is_pool(operator: Any) -> bool:

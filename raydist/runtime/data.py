@@ -7,6 +7,7 @@ Promises  the driver's memory does not grow with the number of units: the files 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it is configured when it is imported, just now
+    # The only way left to name a strategy (`Plan.worker_args`); nothing is to replace it.
+    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # The newer reader lists files with workers of its own: ten more processes for a manifest of one file, and now
@@ -45,8 +48,16 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     return rows
 
 
-def references(dataset: ray.data.Dataset) -> Iterator[tuple[Any, int]]:
-    """Run the dataset and yield a reference to each block, with its rows, as it is done."""
+def references(dataset: ray.data.Dataset, *, ends: bool = False) -> Iterator[tuple[Any, int]]:
+    """Run the dataset and yield a reference to each block, with its rows, as it is done.
+
+    Args:
+        ends: where actors have lost their places for good, instead of waiting for a node that takes them.
+
+    Raises:
+        PlacesLostError: so it was.
+    """
+    dataset.context.set_config(bounds.ENDS, ends)
     for bundle in dataset.iter_internal_ref_bundles():
         for block in bundle.blocks:
             yield block.ref, block.metadata.num_rows or 0

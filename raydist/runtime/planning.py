@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raydist.errors import ResourceError
 from raydist.progress import talk
@@ -57,6 +57,11 @@ class Plan:
     """Of an encoder on CPUs."""
     worker_mb: int = 0
     """Memory that a worker may use; 0: nobody looked."""
+
+    @property
+    def worker_args(self) -> dict[str, Any]:
+        """What a decoder's actor asks of Ray."""
+        return {"num_cpus": self.worker_cpus, "ray_remote_args_fn": _away_from_gpus}
 
     def worker_pool(self) -> ActorPoolStrategy:
         """Of decoders; it grows with the cluster."""
@@ -165,6 +170,11 @@ def described(
             "(ray.object_store_gb on one machine, /dev/shm of a container), or lower embed.batch"
         )
     return lines
+
+
+def _away_from_gpus() -> dict[str, str]:
+    """Ray's own strategy, which takes nodes without a GPU first; Ray Data's, SPREAD, fills all alike."""
+    return {"scheduling_strategy": "DEFAULT"}
 
 
 def _pool(least: int, most: int) -> ActorPoolStrategy:

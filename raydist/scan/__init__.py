@@ -333,7 +333,7 @@ def _probed_on_ray(config: Config, manifest: Manifest, places: Mapping[str, str]
             batch_size=None,
             batch_format="pyarrow",
             compute=plan.worker_pool(),
-            num_cpus=plan.worker_cpus,
+            **plan.worker_args,
         )
         yield from runtime.blocks(probed)
 

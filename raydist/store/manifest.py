@@ -87,7 +87,8 @@ class Manifest:
         return units_of([part.partition("://")[2] for part in parts], buckets.file_system(self.place))
 
     def remove(self) -> None:
-        """Delete the files; the run is over. What stays because the storage is away is swept by the next run."""
+        """Delete the files; the work is over. What stays because the storage is away is swept by the next run."""
+        self.rows = 0
         with suppress(StoreError, OSError):
             objects.delete_all(self.place, self._parts())
             if not is_uri(self.place) and Path(self.place).is_dir():

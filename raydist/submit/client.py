@@ -80,8 +80,6 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
     answer = _asked(address)
     if not any_version:
         _require_own(address, answer)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
     before = os.environ.get(VARIABLES[0])
     os.environ[VARIABLES[0]] = address  # Ray lets the environment go before the argument
     try:
@@ -99,6 +97,9 @@ def connect(address: str, *, any_version: bool = True) -> JobSubmissionClient:
 
 def _client(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
+
+    for name in _CHATTY:  # they set their own level when they are imported
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     class Impatient(JobSubmissionClient):
         """Ray's client waits for ever for an answer that was lost."""

@@ -69,7 +69,10 @@ class Runs:
             out, talk = process.communicate(timeout=700)
         self.said += out + talk
         lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"verb"')]
-        assert [line["code"] for line in lines] == [0] * len(commands), (lines, talk[-4000:])
+        failed = [line for line in lines if line["code"]]
+        if failed or len(lines) != len(commands):
+            sys.stdout.write(talk)  # whole, where pytest shows what was captured
+        assert (failed, len(lines)) == ([], len(commands))
         return lines
 
     def killed(self, commands: list[list[str]], moment: threading.Event) -> None:

@@ -19,6 +19,8 @@ from raydist.store import read
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 CPU = ("--set=embed.device=cpu", "--set=embed.commit_s=0.2", "--set=embed.batch=1")
 FILES, SECONDS = 6, 10
+LONG_S = 80
+"""Of a file whose job is stopped: a command of raydist takes seconds to start."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,9 @@ def embedding(archive: Path, there: Here, *more: str) -> list[str]:
     return ["submit", "embed", *CPU, "--model", "tiny", "--archive", str(archive), "--address", there.jobs, *more]
 
 
-def test_a_job_that_is_stopped_keeps_what_is_done_and_goes_on(there: Here, archive: Path) -> None:
+def test_a_job_that_is_stopped_keeps_what_is_done_and_goes_on(there: Here, tmp_path: Path) -> None:
+    archive, clips = tmp_path / "archive", FILES * LONG_S
+    scanned(archive, videos(tmp_path / "long", FILES, LONG_S))
     left = run(*embedding(archive, there, "--no-wait", "--json"))
     (told,) = left.json()
     assert told["dashboard"] == f"{there.jobs}/#/jobs/{told['job']}"
@@ -57,15 +61,14 @@ def test_a_job_that_is_stopped_keeps_what_is_done_and_goes_on(there: Here, archi
     stopped = run("jobs", "stop", told["job"], "--address", there.jobs, "--json")
     assert (stopped.code, stopped.json()[0]["job"]) == (0, told["job"])
     kept = done(archive)
-    assert kept
+    assert 0 < kept < clips, "it was stopped too late to show anything"
     log = run("jobs", "logs", told["job"], "--address", there.jobs)
-    if stopped.json()[0]["status"] == "STOPPED":
-        assert "vectors of this run are kept" in log.err
+    assert "vectors of this run are kept" in log.err
     there.tell("kill")  # the node with the fake GPU: the next job does without
     again = run(*embedding(archive, there, "--json"))
     assert again.code == 0, again.err
-    assert again.json()[0]["counts"] == {"clips": FILES * SECONDS - kept, "rows": FILES * SECONDS - kept, "failed": 0}
-    assert len(embeddings(archive)) == FILES * SECONDS
+    assert again.json()[0]["counts"] == {"clips": clips - kept, "rows": clips - kept, "failed": 0}
+    assert len(embeddings(archive)) == clips
     assert told["job"] in run("jobs", "list", "--address", there.jobs).out
     there.tell("add 1+gpu")
 
@@ -141,7 +144,8 @@ def test_jobs_run_by_path_through_ray_itself(there: Here, archive: Path) -> None
 @pytest.mark.timeout(1800)
 def test_everything_is_killed_once_and_every_clip_is_done_once() -> None:
     command = [sys.executable, str(ROOT / "tests" / "submit" / "chaos.py")]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1700)
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1700)
+    assert shown.returncode == 0, shown.stderr[-6000:]
     (seen,) = [json.loads(line) for line in shown.stdout.splitlines()]
     assert seen["clips"] >= 500
     assert 0 < seen["rows_when_node_was_killed"] < seen["rows_when_driver_was_killed"] < seen["clips"], seen

@@ -29,6 +29,7 @@ def test_jobs_run_with_the_token_and_only_with_it(tmp_path: Path) -> None:
         assert scanned.code == 0, scanned.err
         made = run("submit", "embed", "--model", "tiny", "--set=embed.device=cpu", *place, "--json", **right)
         assert made.code == 0, made.err
+        assert made.err.startswith("job embed-")  # without the chatter of Ray's own client
         assert made.json()[0]["counts"] == {"clips": 6, "rows": 6, "failed": 0}
         told = run(*listed, "--json", **right)
         assert len(told.json()) == 2
