@@ -147,6 +147,8 @@ def cosines(location: str, table: str, keys: Sequence[int]) -> Mapping[int, NDAr
     if read.open_table(location, table) is None or not keys:
         return {}
     rows = read.rows_by_key(location, table, sorted(set(keys)), ["clip_key", "vector"])
+    if not rows.num_rows:  # NumPy could not tell how wide none are
+        return {}
     vectors = pc.list_flatten(rows["vector"]).to_numpy().reshape(rows.num_rows, -1).astype(np.float32)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return dict(zip(rows["clip_key"].to_pylist(), vectors, strict=True))

@@ -109,7 +109,8 @@ def delete_all(location: str, names: Sequence[str]) -> None:
         return
     for start in range(0, len(names), _NAMES):
         some = list(names[start : start + _NAMES])
-        _asked(location, lambda store: _unless_missing(lambda: store.delete(some)))  # noqa: B023  # called at once
+        # The client tries no POST again, as it cannot know that this one may be done twice.
+        _asked(location, lambda store: _unless_missing(lambda: store.delete(some)), insist=True)  # noqa: B023  # at once
 
 
 def direct(location: str, prefix: str) -> list[dict[str, Any]]:
@@ -201,7 +202,7 @@ def client() -> Any:
     return obstore
 
 
-def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False) -> T:
+def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False, insist: bool = False) -> T:
     """What `call` gives of the store below `location`; what it raises becomes a StoreError."""
     errors = client().exceptions
     prepare(location)
@@ -215,9 +216,10 @@ def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False) -> T:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of this machine's disk
             number += 1
+            is_away = credentials.is_away(str(error))
             # The client tries requests again, but not where the answer to a listing or a deletion breaks off.
-            if number == _BROKEN_OFF or "body error" not in str(error):
-                wrong = AwayError if credentials.is_away(str(error)) else StoreError
+            if number == _BROKEN_OFF or not ("body error" in str(error) or (insist and is_away)):
+                wrong = AwayError if is_away else StoreError
                 # No cause: Ray and --debug write causes to logs, and this one holds what the server answered.
                 raise wrong(credentials.explained(location, str(error))) from None
         time.sleep(random.uniform(0, 0.1) * 2**number)

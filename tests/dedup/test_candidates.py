@@ -135,3 +135,13 @@ def store(location: str, videos: dict[str, NDArray[np.uint64]]) -> None:
             signatures += [{**known, "fingerprint": "f"}, {**known, "fingerprint": "old", "frame_hashes": [1, 2, 3]}]
     commit.append(location, "clips", pa.Table.from_pylist(clips, schema.CLIPS), schema.CLIPS)
     commit.append(location, "signatures", pa.Table.from_pylist(signatures, schema.SIGNATURES), schema.SIGNATURES)
+
+
+def test_clips_without_a_vector_have_no_cosines(tmp_path: Path) -> None:
+    archive, table = str(tmp_path), schema.embeddings_table("m")
+    rows = [{"clip_key": 5, "clip_id": "v@0-1000", "fingerprint": "f", "vector": [3.0, 4.0]}]
+    given = schema.embeddings(2)
+    made = pa.Table.from_pylist([{**dict.fromkeys(given.names), **row} for row in rows], given)
+    commit.append(archive, table, made, given)
+    assert candidates.cosines(archive, table, []) == candidates.cosines(archive, table, [1, 2]) == {}
+    np.testing.assert_allclose(candidates.cosines(archive, table, [1, 5])[5], [0.6, 0.8], atol=1e-3)

@@ -96,6 +96,15 @@ def test_many_files_go_at_once(bucket: str, s3: Loopback) -> None:
     assert objects.entries(bucket, "a") == []
 
 
+@pytest.mark.parametrize(("kind", "status"), [("reset", 0), ("status", 503), ("half", 0)])
+def test_many_files_go_although_the_first_tries_fail(bucket: str, s3: Loopback, kind: str, status: int) -> None:
+    for number in range(3):
+        objects.replace(bucket, f"a/{number}", b"1")
+    s3.fail(kind, 2, status=status, where=lambda asked: asked.method == "POST")
+    objects.delete_all(bucket, [f"a/{number}" for number in range(3)])
+    assert objects.entries(bucket, "a") == []
+
+
 def test_files_and_rows_are_right_while_a_fifth_of_all_requests_fails(bucket: str, s3: Loopback) -> None:
     met = fail_often(s3, 0.2)
     for number in range(5):
