@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,14 +103,14 @@ def submit(
     order = order_of(resolve().config, arguments, context.parent, as_json=as_json, **kind)
     client = server.connect(place, any_version=kind["any_version"])
     job = verb.send(client, place, order)
-    talk.print(f"job {job}: {verb.page(place, job)}")
-    if no_wait:
-        if as_json:
+    with _goes_on(place, job):
+        talk.print(f"job {job}: {verb.page(place, job)}")
+        if not no_wait:
+            _follow(client, place, job)
+        elif as_json:
             print_json([{"job": job, "address": place, "dashboard": verb.page(place, job)}])
         else:
             click.echo(job)
-        return
-    _follow(client, place, job)
 
 
 @cli.group()
@@ -193,12 +194,24 @@ def _shown(job: str, is_data: bool, line: str, as_json: bool) -> None:
         talk.print(line)
 
 
+@contextmanager
+def _goes_on(place: str, job: str) -> Iterator[None]:
+    """A Ctrl-C ends this command and not the job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = f"--address {place}"
+        talk.print(
+            f"the job goes on. Follow: `raydist jobs logs {job} --follow {how}`; stop: `raydist jobs stop {job} {how}`"
+        )
+        raise SystemExit(INTERRUPTED) from None
+
+
 def _follow(client: Any, place: str, job: str, *, as_json: bool = False) -> None:
     """Show a job's log until it ends, and end as it ended."""
-    from raydist.submit.follow import follow
+    with _goes_on(place, job):
+        from raydist.submit.follow import follow
 
-    how = f"--address {place}"
-    try:
         ended = follow(
             client,
             place,
@@ -206,11 +219,6 @@ def _follow(client: Any, place: str, job: str, *, as_json: bool = False) -> None
             data=lambda line: _shown(job, True, line, as_json),
             talk=lambda line: _shown(job, False, line, as_json),
         )
-    except KeyboardInterrupt:
-        talk.print(
-            f"the job goes on. Follow: `raydist jobs logs {job} --follow {how}`; stop: `raydist jobs stop {job} {how}`"
-        )
-        raise SystemExit(INTERRUPTED) from None
     if ended.status == "STOPPED":
         talk.print(f"{job} was stopped; what was committed is kept, and the same command goes on from there")
     elif ended.code > 128:
