@@ -63,7 +63,7 @@ def refused(capsys: pytest.CaptureFixture[str], what: str) -> None:
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("room", [0, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("room", [0, 100_000])
 def test_a_full_disk_at_embed_loses_nothing_and_the_same_command_goes_on(
     cluster: None, disk: Path, model: Path, tmp_path: Path, room: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

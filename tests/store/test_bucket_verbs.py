@@ -147,7 +147,6 @@ def everything(port: int) -> bytes:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_all_verbs_do_in_buckets_what_they_do_on_a_disk(
     runs: Runs, s3: Loopback, moto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from here import LONGEST_S, ROOT, Here, cluster, end, run, start, wait_for
 
 from raydist.store import read
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 CPU = ("--set=embed.device=cpu", "--set=embed.commit_s=0.2", "--set=embed.batch=1")
 FILES, SECONDS = 6, 10
 LONG_S = 80
