@@ -133,7 +133,7 @@ def test_a_run_ends_for_want_of_places_only_where_a_node_took_them_along() -> No
     assert stands_still(smaller, Pool(1, 0), ends=False).startswith("waiting")
     assert stands_still(smaller, Pool(1, 0), Pool(0, 1)).startswith("waiting")
     bounds.check_places()
-    with pytest.raises(runtime.PlacesLostError, match=r"1 slow \(1 CPU each\) found no place again"):
+    with pytest.raises(runtime.PlacesLostError, match=r"1 slow .1 CPU each. and 1 slow .1 GPU each. found no place"):
         stands_still(smaller, Pool(1, 0), Pool(1, 1))
     with pytest.raises(runtime.PlacesLostError):
         bounds.check_places()
