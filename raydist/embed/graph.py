@@ -6,7 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -178,11 +178,13 @@ def _run_graph(
         ledger.start()
         try:
             dataset = _graph(config, info, manifest.dataset(), plan, batch, actors)
-            for reference, rows in runtime.references(dataset, ends=not resources.grows):
-                ledger.add(reference, rows)
-                progress.advance(rows)
-                if ledger.due(section.commit_s, section.commit_rows):
-                    ledger.commit()
+            # Closed: an error that is kept somewhere would keep the dataset's actors, and the next run waits for them.
+            with closing(runtime.references(dataset, ends=not resources.grows)) as blocks:
+                for reference, rows in blocks:
+                    ledger.add(reference, rows)
+                    progress.advance(rows)
+                    if ledger.due(section.commit_s, section.commit_rows):
+                        ledger.commit()
         finally:
             ledger.commit()
 
