@@ -88,10 +88,16 @@ def test_what_failed_counts_once_and_no_more_once_it_is_done(
         failures(clips[1:2], "corrupt"),  # tried again, and failed for another reason
         failures(clips[:1], "missing", model_key="another"),
         failures(clips[:1], "provider", stage="caption", model_key="someone#abc"),
+        failures(clips[1:2], "blocked", stage="caption", model_key="someone#abc"),
         failures(clips[:1], "crashed", stage="train", model_key=""),
         failures(clips[4:], "too_large", fingerprint="of what the file held before"),
     ):
         commit.append(archive, "failures", given, schema.FAILURES)
+    texts = [(clips[0], "of-an-older-prompt"), (clips[1], "abc")]
+    given = {"number": 0, "caption": "a dog", "origin": "someone"}
+    said = [{**dict.fromkeys(schema.CAPTIONS.names), **clip, **given, "prompt_hash": prompt} for clip, prompt in texts]
+    said = [{name: row[name] for name in schema.CAPTIONS.names} for row in said]
+    commit.append(archive, "captions", pa.Table.from_pylist(said, schema=schema.CAPTIONS), schema.CAPTIONS)
     columns = schema.embeddings(2)
     done = [{**dict.fromkeys(columns.names), **clips[2], "vector": [1.0, 0.0]}]
     done = [{name: row[name] for name in columns.names} for row in done]

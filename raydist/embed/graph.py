@@ -6,7 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from raydist.config import Config
 from raydist.embed.embedder import Embedder
 from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
-from raydist.errors import ArchiveError, StoreError
+from raydist.errors import ArchiveError, ResourceError, StoreError
 from raydist.models.encoder import ModelInfo
 from raydist.progress import bar, talk
 from raydist.records import Report
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 BATCH_GPU, BATCH_CPU = 64, 16
 """Clips per forward pass: a GPU is busy from there on; on a CPU more costs memory and brings no speed."""
+
+
+_WAITS_S = 3_600.0
+"""How long a node is waited for that went away, where those that are left cannot run what was set."""
+
+_LOOKS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +116,7 @@ def _tidy(location: str, info: ModelInfo, ledger: Ledger, held: lease.Lease) -> 
 
 def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
     """Units of the pending clips, a table of them at a time."""
-    left = ledger.expected
+    left = ledger.expected - ledger.returned
     size = clips_a_unit(left)
     seed = random.getrandbits(32)  # another one in each run: drivers side by side begin with different clips
     videos = Finder(location, "videos", "video_id", ["video_id", "root", "path", "file_fingerprint"])
@@ -124,21 +130,33 @@ def _manifest(location: str, ledger: Ledger) -> Iterator[pa.Table]:
 def _to_the_end(
     config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors
 ) -> runtime.Plan | None:
-    """Run the graph; where nodes went away for good, again on those that are left."""
+    """Run the graph; where nodes went away, again on those that are left. The first plan, which had most."""
+    plans, waits_until = list[runtime.Plan](), 0.0
     while True:
         manifest.write(_manifest(config.require_archive(), ledger))
         if not manifest.rows:
-            return None
+            break
         try:
-            return _run_graph(config, info, manifest, ledger, actors)
+            _run_graph(config, info, manifest, ledger, actors, plans)
+            break
         except runtime.PlacesLostError as lost:
             talk.print(f"{lost}; going on with the nodes that are left")
+            waits_until = time.monotonic() + _WAITS_S
+        except ResourceError as error:
+            if time.monotonic() > waits_until:
+                raise
+            talk.print(f"{error}; waiting for a node")
+            time.sleep(_LOOKS_S)
         manifest.remove()
         ledger.again()
+    return plans[0] if plans else None
 
 
-def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors) -> runtime.Plan:
-    """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
+def _run_graph(
+    config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledger, actors: Actors, plans: list[runtime.Plan]
+) -> None:
+    """Run the graph; this process commits what comes out of it, also when it is stopped in the middle. What was planned
+    is added to `plans`."""
     section = config.embed
     left = ledger.expected - ledger.returned
     with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", left) as progress:
@@ -155,18 +173,20 @@ def _run_graph(config: Config, info: ModelInfo, manifest: Manifest, ledger: Ledg
             threads=section.threads,
         )
         batch = section.batch or (BATCH_GPU if gpu else BATCH_CPU)
+        plans.append(plan)
         runtime.announce(plan, resources, batch=batch)
         ledger.start()
         try:
             dataset = _graph(config, info, manifest.dataset(), plan, batch, actors)
-            for reference, rows in runtime.references(dataset, ends=not resources.grows):
-                ledger.add(reference, rows)
-                progress.advance(rows)
-                if ledger.due(section.commit_s, section.commit_rows):
-                    ledger.commit()
+            # Closed: an error that is kept somewhere would keep the dataset's actors, and the next run waits for them.
+            with closing(runtime.references(dataset, ends=not resources.grows)) as blocks:
+                for reference, rows in blocks:
+                    ledger.add(reference, rows)
+                    progress.advance(rows)
+                    if ledger.due(section.commit_s, section.commit_rows):
+                        ledger.commit()
         finally:
             ledger.commit()
-    return plan
 
 
 def _graph(

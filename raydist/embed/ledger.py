@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from raydist import gauges
+from raydist import gauges, runtime
 from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
 from raydist.clips.units import CLIP_COLUMNS
@@ -19,10 +19,14 @@ from raydist.errors import SourceError
 from raydist.models.encoder import ModelInfo
 from raydist.runtime.cluster import spilled_bytes
 from raydist.store import commit, models, outcomes, schema
+from raydist.store.patience import Patience, patiently
 from raydist.store.pending import Pending, pending_clips
 
 PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
+
+_WRITES_S = 30.0
+"""What a commit may take before it is asked whether the blocks still come."""
 
 _COLUMNS = ("video_id", *(name for name in CLIP_COLUMNS if name != "has_signature"))
 
@@ -62,6 +66,8 @@ class Ledger:
         """Clips left out because a scan is in the middle of their file."""
         self.returned = 0
         """Clips that came back from the pipeline, as a row or a failure."""
+        self.rounds = 1
+        """More where nodes were lost and the rest was planned anew."""
         self.spilled_bytes = 0
         """What the object stores wrote to disk since the start, because they were full."""
         self._spilled_before = 0
@@ -103,8 +109,11 @@ class Ledger:
 
     def again(self) -> None:
         """What did not come back is pending anew; what is committed is counted on."""
-        self._retry_failed = False  # those that were to be tried again were, or are left for another run
-        self._pending = self._read()
+        self.rounds += 1
+        if self._retry_failed:  # those that failed in this run are pending too
+            self.returned -= self.failures.total()
+            self.failures.clear()
+        self._pending = patiently(self._read, Patience())
         self.expected, self.waiting = self.returned + self._pending.count, 0
 
     def _read(self) -> Pending:
@@ -156,16 +165,12 @@ class Ledger:
 
         Raises:
             SourceError: the place of most clips has gone; those that failed with it are not noted, nor counted.
+            PlacesLostError: blocks went with a node, and who could make them again has no place; they stay pending.
         """
         if self._held:
             tables = self._open_tables()
             if self._written is None:
-                import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
-
-                write = ray.remote(num_cpus=0)(write_blocks)
-                written = ray.get(
-                    write.remote(self._location, self._table, self._columns, self.info.model_key, *self._held)
-                )
+                written = self._write()
                 gone = self._losses.too_many(self._held_rows, written.reasons.elements())
                 self._written = written, gone
             written, gone = self._written
@@ -180,6 +185,21 @@ class Ledger:
             if gone is not None:
                 raise gone
         self._since = time.monotonic()
+
+    def _write(self) -> Written:
+        import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
+
+        write = ray.remote(num_cpus=0)(write_blocks)
+        task = write.remote(self._location, self._table, self._columns, self.info.model_key, *self._held)
+        try:
+            while not ray.wait([task], timeout=_WRITES_S)[0]:
+                runtime.check_places()
+            written: Written = ray.get(task)
+        except runtime.PlacesLostError:
+            ray.cancel(task, force=True)
+            self._held, self._held_rows = [], 0
+            raise
+        return written
 
     def counts(self) -> dict[str, int]:
         """What is committed so far."""

@@ -75,6 +75,8 @@ def _notes(ledger: Ledger, failed: int) -> tuple[str, ...]:
             f"fast sampling: frames lie {offsets['offset_mean_s']:.2f} s from their exact positions on average, "
             f"{offsets['offset_max_s']:.2f} s at most"
         )
+    if ledger.rounds > 1:
+        notes.append(f"nodes went away: planned anew {ledger.rounds - 1:,} times; shares are of what was planned first")
     filled, clips = int(ledger.busy["filled_frames"]), int(ledger.busy["filled_clips"])
     if filled:
         notes.append(f"{filled:,} frames filled, in {clips:,} clips")

@@ -23,6 +23,7 @@ from raydist.clips.naming import is_settled
 from raydist.clips.signature import HASH_VERSION
 from raydist.clips.units import clips_a_unit, units
 from raydist.config import Config
+from raydist.errors import SourceError
 from raydist.frames import pixels, room
 from raydist.frames.keep import Keeper, Target, Written, write_outcomes
 from raydist.frames.room import estimate
@@ -112,7 +113,7 @@ class _Build:
         self._retry_failed = retry_failed
         self._location = target.location
         self._held_blocks: list[Any] = []
-        self._written: Written | None = None
+        self._written: tuple[Written, SourceError | None] | None = None
         self._losses = outcomes.Losses(config.max_failed)
         self._since = time.monotonic()
         self._stored_bytes = 0
@@ -242,16 +243,17 @@ class _Build:
                 import ray  # as above
 
                 write = ray.remote(num_cpus=0)(write_outcomes)
-                self._written = ray.get(write.remote(self._location, self._stage, *self._held_blocks))
-            written = self._written
-            gone = self._losses.too_many(written.clips, written.failed.values())
+                written = ray.get(write.remote(self._location, self._stage, *self._held_blocks))
+                self._written = written, self._losses.too_many(written.clips, written.failed.values())
+            written, gone = self._written
             committers.signatures.commit(written.signatures)
             if gone is None:
                 committers.failures.commit(written.failures)
             if committers.frames is not None:
                 committers.frames.commit(written.frames)
             self.decoded += written.clips - len(written.failed)
-            self.failed.update(written.failed)
+            if gone is None:
+                self.failed.update(written.failed)
             self._stored_bytes += written.stored_bytes
             self._held_blocks, self._written = [], None
             if gone is not None:

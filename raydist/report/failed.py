@@ -157,7 +157,8 @@ def _done(stage: str, model_key: str) -> tuple[str, str | None]:
     if stage == "embed":
         return schema.embeddings_table(model_key), None
     if stage == "caption":
-        return "captions", equals("origin", model_key.rpartition("#")[0])
+        origin, _, prompt = model_key.rpartition("#")
+        return "captions", all_of(equals("origin", origin), equals("prompt_hash", prompt))
     return ("traces" if stage == _ELSEWHERE else ""), None
 
 

@@ -1,6 +1,6 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
-from raydist.runtime.bounds import PlacesLostError
+from raydist.runtime.bounds import PlacesLostError, check_places
 from raydist.runtime.data import blocks, references, units_of
 from raydist.runtime.planning import ENCODER_CPUS, SMALLEST_SHARE, Plan, announce, described, plan
 from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
@@ -16,6 +16,7 @@ __all__ = [
     "Resources",
     "announce",
     "blocks",
+    "check_places",
     "described",
     "interrupts_kept",
     "plan",

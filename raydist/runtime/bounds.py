@@ -29,7 +29,7 @@ WAITS_S = 60.0
 """After so long without a result it is said which actors have no place."""
 
 GONE_S = 180.0
-"""After so long without a result a run that can be planned anew ends where actors have lost their places for good."""
+"""After so long without a result a run that can be planned anew ends where actors lost their places with a node."""
 
 ENDS = "raydist_ends_without_places"
 """Set in a dataset's context where its run can be planned anew."""
@@ -55,6 +55,21 @@ class PlacesLostError(ResourceError):
     Ray gives an actor's work to that same actor again, and an encoder its batches in order: where one decoder finds no
     place, all may wait for it.
     """
+
+
+_lost: list[PlacesLostError] = []
+"""That of the dataset that ran last. Its loop has a thread of its own, and the driver may sit in a commit that waits
+for what went with the node."""
+
+
+def check_places() -> None:
+    """Whether the dataset's loop has ended for that reason.
+
+    Raises:
+        PlacesLostError: so it has.
+    """
+    if _lost:
+        raise _lost[0]
 
 
 class ShortQueues:
@@ -97,9 +112,12 @@ class Watch:
     def __init__(self) -> None:
         self._shown = 0.0
         self._came, self._came_at = -1, time.monotonic()
+        self._had_cpus = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Nothing to do."""
+        """What the cluster has now."""
+        _lost.clear()
+        self._had_cpus = _cpus()
 
     def on_execution_step(self, executor: Any) -> None:
         """Drop the statistics of blocks that are done, which nobody reads; show the queues, and what is waited for."""
@@ -136,15 +154,24 @@ class Watch:
         if not missing:
             return ""
         if now - self._came_at > GONE_S and self._may_end(executor):
-            raise PlacesLostError(f"nothing has come for {GONE_S:.0f} s, and {missing} found no place again")
+            _lost.append(PlacesLostError(f"nothing has come for {GONE_S:.0f} s, and {missing} found no place again"))
+            check_places()
         return f"waiting for a place for {missing}: did a node go away, or has none come yet?"
 
     def _may_end(self, executor: Any) -> bool:
-        """Not before anything came: others may hold the cluster yet. Not without a GPU where one is needed: another
-        machine that has one is waited for."""
+        """Only where the cluster has become smaller: others may load yet, or wait for another job. Not without a GPU
+        where one is needed: another machine that has one is waited for."""
+        if not executor._data_context.get_config(ENDS, False):
+            return False
         asks_gpus = [step for step in filter(_is_pool, executor._topology) if step._ray_remote_args.get("num_gpus")]
         has_gpus = all(step.get_actor_info().running for step in asks_gpus)
-        return self._came > 0 and has_gpus and bool(executor._data_context.get_config(ENDS, False))
+        return has_gpus and _cpus() < self._had_cpus
+
+
+def _cpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]  # Ray's own gap
 
 
 def _is_pool(operator: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raydist.runtime import bounds
@@ -48,7 +48,7 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     return rows
 
 
-def references(dataset: ray.data.Dataset, *, ends: bool = False) -> Iterator[tuple[Any, int]]:
+def references(dataset: ray.data.Dataset, *, ends: bool = False) -> Generator[tuple[Any, int], None, None]:
     """Run the dataset and yield a reference to each block, with its rows, as it is done.
 
     Args:

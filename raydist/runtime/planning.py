@@ -61,7 +61,7 @@ class Plan:
     @property
     def worker_args(self) -> dict[str, Any]:
         """What a decoder's actor asks of Ray."""
-        return {"num_cpus": self.worker_cpus, "ray_remote_args_fn": _away_from_gpus}
+        return {"num_cpus": self.worker_cpus} | ({"ray_remote_args_fn": _away_from_gpus} if self.encoder_gpus else {})
 
     def worker_pool(self) -> ActorPoolStrategy:
         """Of decoders; it grows with the cluster."""

@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from raydist import address, runtime
 from raydist.clips import naming
 from raydist.clips.naming import NamingTemplate
 from raydist.config import Config
-from raydist.errors import UsageError
+from raydist.errors import StoreError, UsageError
 from raydist.progress import Bar, bar, talk
 from raydist.records import Remote, Report
 from raydist.scan import far, resplit, told
@@ -165,6 +166,7 @@ def _scan(
             _probe(config, manifest, waves, seen.opened, roots.places(location, config.roots))
     finally:
         manifest.remove()
+    held.check()  # one that stood still for a minute here may have been passed by another scan
     gone = vanish(location, known, lambda root, path: -1 if _is_closed(walked, root, path) else folder_of(root, path))
     if waves.changed or gone:
         stale.delete_stale(location)
@@ -300,7 +302,8 @@ def _probe(config: Config, manifest: Manifest, waves: Waves, total: int, places:
                     since = time.monotonic()
         except KeyboardInterrupt:
             if rows and waves.ready(rows):
-                waves.commit(rows)
+                with suppress(StoreError):  # what cannot be kept is looked at again
+                    waves.commit(rows)
             talk.print(f"stopped; {waves.files:,} files of this scan are kept, `raydist scan` goes on from there")
             raise
         if rows:

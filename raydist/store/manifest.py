@@ -32,6 +32,7 @@ class Manifest:
     def __init__(self, place: str | Path, rows_per_file: int = 4096) -> None:
         self.place = str(place)
         self.rows = 0
+        self._written: list[str] = []
         self._rows_per_file = rows_per_file
 
     @classmethod
@@ -47,7 +48,7 @@ class Manifest:
         """
         import pyarrow.parquet as pq
 
-        number = 0
+        number = len(self._written)
         for table in tables:
             for start in range(0, table.num_rows, self._rows_per_file):
                 part = table.slice(start, self._rows_per_file)
@@ -56,6 +57,7 @@ class Manifest:
                 name, written = f"part-{number:06d}.parquet", data.getvalue()
                 # What was planned until here is not planned anew for a restart of the server.
                 patiently(partial(objects.replace, self.place, name, written), Patience(tries=1))
+                self._written.append(name)
                 self.rows += part.num_rows
                 number += 1
         return self
@@ -75,20 +77,20 @@ class Manifest:
         """The units one by one, for so few that Ray is not worth its start."""
         import pyarrow.parquet as pq
 
-        for name in self._parts():
+        for name in self._written:
             table = pq.read_table(io.BytesIO(objects.read(self.place, name) or b""))
             yield from (table.slice(row, 1) for row in range(table.num_rows))
 
     def dataset(self) -> ray.data.Dataset:
         """The units as a lazily read dataset of one unit a block."""
-        parts = [join(self.place, name) for name in self._parts()]
+        parts = [join(self.place, name) for name in self._written]
         if not is_uri(self.place):
             return units_of(parts)
         return units_of([part.partition("://")[2] for part in parts], buckets.file_system(self.place))
 
     def remove(self) -> None:
         """Delete the files; the work is over. What stays because the storage is away is swept by the next run."""
-        self.rows = 0
+        self.rows, self._written = 0, []  # by these names: a deletion that fails must not bring old units back
         with suppress(StoreError, OSError):
             objects.delete_all(self.place, self._parts())
             if not is_uri(self.place) and Path(self.place).is_dir():

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -90,3 +91,51 @@ def test_what_waits_between_two_steps_does_not_grow_with_the_manifest(part: str,
 def test_a_batch_of_more_blocks_than_may_wait_is_gathered_all_the_same(part: str, seen: type[Seen]) -> None:
     assert UNITS // 2 > 10 * bounds.FEWEST
     assert sorted(mapped(part, UNITS // 2)) == list(range(UNITS))
+
+
+class Pool:
+    """A step of which an actor has no place; with a GPU or without."""
+
+    name = "MapBatches(Slow)"
+
+    def __init__(self, running: int, gpus: float) -> None:
+        self._ray_remote_args = {"num_cpus": 1, "num_gpus": gpus}
+        self._told = SimpleNamespace(running=running, pending=0, restarting=1)
+        self.metrics = SimpleNamespace(num_task_outputs_generated=7)
+
+    def get_actor_info(self) -> SimpleNamespace:
+        return self._told
+
+
+def stands_still(watch: bounds.Watch, *pools: Pool, ends: bool = True) -> str:
+    """What is said when nothing has come for long."""
+    context = SimpleNamespace(get_config=lambda name, default: ends)
+    executor = SimpleNamespace(_topology=dict.fromkeys(pools), _data_context=context)
+    watch._waits(executor, time.monotonic())
+    return watch._waits(executor, time.monotonic() + bounds.GONE_S + 1)
+
+
+def test_a_run_ends_for_want_of_places_only_where_a_node_took_them_along() -> None:
+    import ray
+
+    class Smaller(bounds.Watch):
+        """On a cluster that has lost a core."""
+
+        def before_execution_starts(self, executor: Any) -> None:
+            super().before_execution_starts(executor)
+            self._had_cpus += 1
+
+    assert ray.is_initialized()
+    same, smaller = bounds.Watch(), Smaller()
+    same.before_execution_starts(None)
+    assert stands_still(same, Pool(1, 0)).startswith("waiting for a place for 1 slow (1 CPU each)")
+    smaller.before_execution_starts(None)
+    assert stands_still(smaller, Pool(1, 0), ends=False).startswith("waiting")
+    assert stands_still(smaller, Pool(1, 0), Pool(0, 1)).startswith("waiting")
+    bounds.check_places()
+    with pytest.raises(runtime.PlacesLostError, match=r"1 slow .1 CPU each. and 1 slow .1 GPU each. found no place"):
+        stands_still(smaller, Pool(1, 0), Pool(1, 1))
+    with pytest.raises(runtime.PlacesLostError):
+        bounds.check_places()
+    same.before_execution_starts(None)
+    bounds.check_places()

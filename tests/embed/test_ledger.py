@@ -17,6 +17,7 @@ from raydist.embed.embedder import embedded_schema
 from raydist.embed.ledger import Ledger
 from raydist.errors import SourceError
 from raydist.models.registry import describe
+from raydist.runtime import PlacesLostError, bounds
 from raydist.store import commit, outcomes
 
 A_COMMIT = outcomes.LEAST * 6 // 10
@@ -27,6 +28,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     """Of an archive of clips whose files are not there; its tasks run in this process."""
     monkeypatch.setattr(ray, "remote", lambda **_: lambda task: SimpleNamespace(remote=task))
     monkeypatch.setattr(ray, "get", lambda result: result)
+    monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (tasks, []))
     archive = synthetic.write(tmp_path / "archive", 2 * A_COMMIT)
     return Ledger(str(archive), describe("tiny"), max_failed=0.1)
 
@@ -66,3 +68,28 @@ def test_losses_count_once_however_often_a_commit_is_repeated_and_not_where_they
     ledger.commit()
     assert ledger.counts() == {"clips": A_COMMIT, "rows": 0, "failed": A_COMMIT}
     assert len(rows(tmp_path / "archive", "failures")) == A_COMMIT
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_blocks_that_went_with_a_node_are_pending_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, retry_failed: bool
+) -> None:
+    monkeypatch.setattr(ledger, "_retry_failed", retry_failed)
+    first, second = blocks(ledger)
+    ledger.add(first, len(first))
+    ledger.commit()
+    cancelled: list[object] = []
+    monkeypatch.setattr(ray, "cancel", lambda task, force: cancelled.append(task))
+    monkeypatch.setattr(ray, "wait", lambda tasks, timeout: ([], tasks))
+    monkeypatch.setattr(bounds, "_lost", [PlacesLostError("a node went")])
+    ledger.add(second, len(second))
+    with pytest.raises(PlacesLostError, match="a node went"):
+        ledger.commit()
+    ledger.commit()  # there is nothing to commit any more
+    assert len(cancelled) == 1
+    monkeypatch.undo()
+    ledger._retry_failed = retry_failed
+    ledger.again()
+    assert ledger.expected == 2 * A_COMMIT
+    assert sum(len(table) for table in ledger.pending()) == (2 * A_COMMIT if retry_failed else A_COMMIT)
+    assert ledger.counts()["clips"] == (0 if retry_failed else A_COMMIT)
