@@ -1,4 +1,4 @@
-"""What keeps a dataset of millions of blocks small: short queues, and no statistics of blocks that are done.
+"""What keeps a dataset of millions of blocks small: short queues, few readers, no statistics of blocks that are done.
 
 Ray Data bounds what waits between two steps by the bytes in its object store. Small blocks are not kept there but in
 the driver (30 KB a unit of work, 1 GB in a million clips), and a manifest is made of small ones. So what waits is
@@ -24,6 +24,10 @@ TIMES = 4
 
 UNREAD = 64
 """Blocks that may wait for the driver while it commits."""
+
+READERS = 2
+"""Tasks that read units, or deal them out, at a time. They ask for no core, so nothing else bounds them: Ray Data cuts
+files into 200 parts and would start a process for each."""
 
 WAITS_S = 60.0
 """After so long without a result it is said which actors have no place."""
@@ -82,6 +86,8 @@ class ShortQueues:
 
     def can_add_input(self, operator: Any) -> bool:
         """Whether the step may start another task."""
+        if not _is_pool(operator) and operator.num_active_tasks() >= READERS:
+            return False
         return self._room(operator) > 0
 
     def max_task_output_bytes_to_read(self, operator: Any) -> int | None:

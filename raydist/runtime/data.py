@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _READER_CPUS = 0
 """Logical ones: where a node was lost, the actors that start elsewhere may take all that are left, and the run would
-wait for ever for its readers. What they do is light, and `LIGHT_CPUS` keeps a core for it."""
+wait for ever for its readers. What they do is light: `LIGHT_CPUS` keeps a core for it, `bounds.READERS` bounds it."""
 
 
 def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:

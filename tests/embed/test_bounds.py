@@ -26,6 +26,7 @@ class Seen:
 
     waiting = 0
     noted = 0
+    reading = 0
     steps = 0
 
     def before_execution_starts(self, executor: Any) -> None: ...
@@ -35,6 +36,8 @@ class Seen:
             Seen.steps += 1
             if operator.name.startswith("MapBatches"):
                 Seen.noted = max(Seen.noted, len(operator._output_blocks_stats))
+            else:
+                Seen.reading = max(Seen.reading, operator.num_active_tasks())
             Seen.waiting = max(Seen.waiting, sum(queue.num_blocks for queue in state.input_queues))
 
     def after_execution_succeeds(self, executor: Any) -> None: ...
@@ -48,7 +51,7 @@ def seen() -> Iterator[type[Seen]]:
 
     callbacks: list[Any] = ray.data.DataContext.get_current().custom_execution_callback_classes
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find this file
-    Seen.waiting = Seen.noted = Seen.steps = 0
+    Seen.waiting = Seen.noted = Seen.reading = Seen.steps = 0
     callbacks.append(Seen)
     yield Seen
     callbacks.remove(Seen)
@@ -71,10 +74,10 @@ class Slow:
         return table
 
 
-def mapped(part: str, batch: int | None) -> list[int]:
+def mapped(parts: str | list[str], batch: int | None) -> list[int]:
     from ray.data import ActorPoolStrategy
 
-    units = runtime.units_of([part])
+    units = runtime.units_of([parts] if isinstance(parts, str) else parts)
     dataset = units.map_batches(
         Slow, batch_size=batch, batch_format="pyarrow", compute=ActorPoolStrategy(size=1), num_cpus=0.1
     )
@@ -86,6 +89,16 @@ def test_what_waits_between_two_steps_does_not_grow_with_the_manifest(part: str,
     assert seen.steps > 0
     assert seen.waiting < UNITS // 4  # some of them are taken before a block's size is known
     assert seen.noted < UNITS // 4
+
+
+def test_units_are_read_by_few_processes_however_many_files_there_are(part: str, seen: type[Seen]) -> None:
+    """Readers ask for no core. Of a night's manifest Ray Data made 130 processes, which held 16 GB."""
+    parts = [part]
+    for number in range(1, 20):
+        parts.append(part.replace("000000", f"{number:06d}"))
+        pq.write_table(pa.table({"number": [number * UNITS + row for row in range(20)]}), parts[-1])
+    assert len(mapped(parts, 100)) == UNITS + 19 * 20
+    assert 0 < seen.reading <= bounds.READERS
 
 
 def test_a_batch_of_more_blocks_than_may_wait_is_gathered_all_the_same(part: str, seen: type[Seen]) -> None:
