@@ -45,8 +45,8 @@ def _overrides(job: dict[str, Any]) -> dict[str, str]:
 
 def _is_told_to_grow(arguments: Sequence[str]) -> bool:
     """Whether the settings say that nodes come: `ray.max_cpus`, `ray.max_gpus`."""
-    named = any(os.environ.get(f"RAYDIST_RAY_MAX_{kind}") for kind in ("CPUS", "GPUS"))
-    return named or any("ray.max_" in word for word in arguments)
+    named = any(os.environ.get(f"RAYDIST_RAY_MAX_{kind}", "0") not in ("", "0") for kind in ("CPUS", "GPUS"))
+    return named or any(word.removeprefix("--set=").startswith("ray.max_") for word in arguments)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,12 @@ def test_equal_vectors_have_a_similarity_of_one() -> None:
     assert set(table["similarity"].to_pylist()) == {1.0}
 
 
+def test_vectors_too_short_for_heads_are_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in one cell, at one point: there is nothing to look for at its border."""
+    monkeypatch.setattr(blocks, "_border", lambda layout, a, b: np.zeros((len(a), len(b.cells)), np.bool_))
+    check(drawn(86, 1, 0, "clustered").astype(np.float32), 0.05)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_few_vectors_are_no_trouble(count: int) -> None:
     table = raydist.find_duplicates(np.ones((count, 5), np.float16))
