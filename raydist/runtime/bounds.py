@@ -26,8 +26,8 @@ UNREAD = 64
 """Blocks that may wait for the driver while it commits."""
 
 READERS = 2
-"""Tasks that read units, or deal them out, at a time. They ask for no core, so nothing else bounds them: Ray Data cuts
-files into 200 parts and would start a process for each."""
+"""Tasks that read units, or deal them out, at a time. They ask for no core, so nothing else bounds them, and each is a
+process."""
 
 WAITS_S = 60.0
 """After so long without a result it is said which actors have no place."""
@@ -51,6 +51,8 @@ def set_in(context: DataContext) -> None:
         callbacks.append(Watch)
     policies = [*ray_policies.ENABLED_BACKPRESSURE_POLICIES, ShortQueues]
     context.set_config(ray_policies.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+    # Ray Data would end what stands still for half an hour: a night that waits for a machine, a provider's batch job.
+    context.execution_no_progress_timeout_s = -1
 
 
 class PlacesLostError(ResourceError):

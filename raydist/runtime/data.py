@@ -40,11 +40,15 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     # and then a traceback from one of its threads on stderr.
     context.use_datasource_v2 = False
     bounds.set_in(context)
-    rows = ray.data.read_parquet(list(files), filesystem=filesystem, num_cpus=_READER_CPUS)
-    rows = rows.repartition(target_num_rows_per_block=1)
-    # It would ask for a whole core of one node, which decoders and encoders may have left on no node; there is no
-    # argument for it.
-    rows._logical_plan.dag.ray_remote_args["num_cpus"] = _READER_CPUS  # type: ignore[attr-defined]  # of this operator
+    # A task a file, not two for each core of the cluster: two at a time would hand out a few units each, and start a
+    # process on every node in turn.
+    rows = ray.data.read_parquet(list(files), filesystem=filesystem, override_num_blocks=max(1, len(files)))
+    for step in (rows, rows.repartition(target_num_rows_per_block=1)):
+        # There is no argument for these of a repartition, which would ask for a whole core of one node: decoders and
+        # encoders may have left that on none. Ray's own strategy stays where a process is warm.
+        asked = step._logical_plan.dag.ray_remote_args  # type: ignore[attr-defined]  # of these operators
+        asked |= {"num_cpus": _READER_CPUS, "scheduling_strategy": "DEFAULT"}
+        rows = step
     return rows
 
 

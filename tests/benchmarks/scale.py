@@ -140,6 +140,8 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
         "workers_mib": {role: _level(run, role) for role in WORKERS},
         "growth_mib": {role: round(run.growth_mib(role), 1) for role in (*HEAD, *WORKERS)},
         "store_mib": round(max(run.store_mib)),
+        "all_mib": round(max(run.all_mib)),
+        "processes": max(run.processes),
         **after,
         "load": [round(load, 1) for load in os.getloadavg()],
         "cpu": conditions.cpu_name(),

@@ -49,6 +49,10 @@ class Curves:
     """Committed."""
     own_mib: dict[str, list[float]] = field(default_factory=dict)
     """Role -> anonymous memory of its largest process: what it holds itself, Ray's object store left out."""
+    all_mib: list[float] = field(default_factory=list)
+    """That of all processes together."""
+    processes: list[int] = field(default_factory=list)
+    """How many there are."""
     store_mib: list[float] = field(default_factory=list)
     """Shared memory of the raylet: the object store."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -92,10 +96,12 @@ def _sampled(archive: Path, driver: subprocess.Popen[bytes], every_s: float, kil
     sampled: dict[str, list[float]] = defaultdict(list)
     try:
         while driver.poll() is None:
-            roles, store = _memory(driver.pid)
+            roles, store, held_mib = _memory(driver.pid)
             curves.seconds.append(round(time.monotonic() - began, 2))
             curves.clips.append(_committed(archive))
             curves.store_mib.append(store)
+            curves.all_mib.append(round(sum(held_mib), 1))
+            curves.processes.append(len(held_mib))
             while kills and curves.clips[-1]:
                 _kill(driver.pid, kills.pop())
             for role in {*roles, *sampled}:
@@ -120,9 +126,10 @@ def _kill(pid: int, role: str) -> None:
     victims[0].kill()
 
 
-def _memory(pid: int) -> tuple[dict[str, float], float]:
-    """MiB of the largest process of each role, and of the object store."""
+def _memory(pid: int) -> tuple[dict[str, float], float, list[float]]:
+    """MiB of the largest process of each role, of the object store, and of every process."""
     roles: dict[str, float] = defaultdict(float)
+    every: list[float] = []
     store = 0.0
     with suppress(psutil.NoSuchProcess):
         driver = psutil.Process(pid)
@@ -132,10 +139,11 @@ def _memory(pid: int) -> tuple[dict[str, float], float]:
                 status = dict(
                     line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
                 )
-                roles[role] = max(roles[role], int(status["RssAnon"].split()[0]) / 1024)
+                every.append(int(status["RssAnon"].split()[0]) / 1024)
+                roles[role] = max(roles[role], every[-1])
                 if role == "raylet":
                     store = int(status["RssShmem"].split()[0]) / 1024
-    return dict(roles), store
+    return dict(roles), store, every
 
 
 def _role(process: psutil.Process) -> str:

@@ -101,6 +101,10 @@ def test_units_are_read_by_few_processes_however_many_files_there_are(part: str,
     assert 0 < seen.reading <= bounds.READERS
 
 
+def test_what_waits_for_a_machine_for_hours_goes_on(part: str) -> None:
+    assert runtime.units_of([part]).context.execution_no_progress_timeout_s == -1
+
+
 def test_a_batch_of_more_blocks_than_may_wait_is_gathered_all_the_same(part: str, seen: type[Seen]) -> None:
     assert UNITS // 2 > 10 * bounds.FEWEST
     assert sorted(mapped(part, UNITS // 2)) == list(range(UNITS))

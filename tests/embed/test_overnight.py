@@ -19,6 +19,8 @@ from raydist.store import read
 pytestmark = pytest.mark.timeout(600)
 
 CLIPS = 20_000
+MOST_PROCESSES = 25
+"""Of Ray, of the plan of two decoders and an encoder, and few that read units."""
 DASHBOARD = Path(__file__).resolve().parents[2] / "cluster" / "grafana-dashboard.json"
 
 
@@ -52,6 +54,7 @@ def test_no_process_of_a_long_run_grows_with_the_clips_that_are_done(night: tupl
     _, run = night
     for role, most_mib in (("driver", 60), ("gcs", 30), ("raylet", 30)):
         assert run.growth_mib(role) < most_mib, f"{role}: {run.own_mib[role]}"
+    assert max(run.processes) < MOST_PROCESSES, run.processes
 
 
 def test_the_endpoint_of_ray_has_all_figures(night: tuple[Path, curves.Curves]) -> None:
