@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ class Here:
         return table.append_column(self._column, pa.array([node] * table.num_rows))
 
 
-def places(plan: runtime.Plan, files: list[str], takes_s: float) -> list[dict[str, Any]]:
+def places(
+    resources: runtime.Resources, plan: runtime.Plan, files: list[str], takes_s: float
+) -> Iterator[dict[str, Any]]:
     """Where each row was decoded and encoded."""
     units = runtime.units_of(files).map_batches(
         Here,
@@ -70,7 +73,8 @@ def places(plan: runtime.Plan, files: list[str], takes_s: float) -> list[dict[st
             num_cpus=plan.encoder_cpus,
             num_gpus=plan.encoder_gpus,
         )
-    return [row for block in runtime.blocks(units) for row in block.to_pylist()]
+    for block in runtime.blocks(units, resources):
+        yield from block.to_pylist()
 
 
 def mixed(cluster: Cluster, files: list[str]) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def mixed(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     with runtime.session(Ray(address=cluster.address)) as resources:
         found: dict[str, Any] = {"plan": runtime.described(runtime.plan(resources, encoders=0, gpus=True), resources)}
         few = runtime.plan(resources, workers=3, encoders=0, gpus=True)
-        placed = places(few, files, 0.05)
+        placed = list(places(resources, few, files, 0.05))
         found["few_beside_gpu"] = sum(row["decoded"] == gpu.node_id for row in placed)
         found["encoded_beside_gpu"] = sum(row["encoded"] == gpu.node_id for row in placed)
         found["rows"] = len(placed)
@@ -92,7 +96,7 @@ def grows(cluster: Cluster, files: list[str]) -> dict[str, Any]:
         plan = runtime.plan(resources)
         later = threading.Timer(5.0, cluster.add_node, kwargs={"num_cpus": 4})
         later.start()
-        placed = places(plan, files, 0.3)
+        placed = list(places(resources, plan, files, 1.0))
         later.join()
     return {
         "nodes": len({row["decoded"] for row in placed}),
@@ -108,12 +112,13 @@ def loses(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     said: list[str] = []
 
     def meanwhile() -> None:
-        time.sleep(10.0)
-        cluster.remove_node(gpu, allow_graceful=False)
         deadline = time.monotonic() + 120
+        while ((doing := progress.current()) is None or not doing.done) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        cluster.remove_node(gpu, allow_graceful=False)
         while not said and time.monotonic() < deadline:
             doing = progress.current()
-            if doing is not None and doing.waits:
+            if doing is not None and "GPU" in doing.waits:
                 said.append(doing.waits)
             time.sleep(0.2)
         cluster.add_node(num_cpus=1, num_gpus=1)
@@ -122,7 +127,10 @@ def loses(cluster: Cluster, files: list[str]) -> dict[str, Any]:
         plan = runtime.plan(resources, encoders=0, gpus=True)
         other = threading.Thread(target=meanwhile)
         other.start()
-        placed = places(plan, files, 0.3)
+        placed = []
+        for row in places(resources, plan, files, 0.3):
+            placed.append(row)
+            shown.advance(1)
         other.join()
         after = shown.doing().waits
     return {"said": said, "after": after, "rows": len({row["number"] for row in placed})}
@@ -152,7 +160,8 @@ def shrinks(cluster: Cluster, files: list[str]) -> dict[str, Any]:
             return rows.set_column(at, "detail", pa.array([BALLAST] * rows.num_rows))
 
     def meanwhile() -> None:
-        while (doing := progress.current()) is None or doing.done < 8:
+        deadline = time.monotonic() + 240
+        while ((doing := progress.current()) is None or doing.done < 8) and time.monotonic() < deadline:
             time.sleep(0.1)
         cluster.remove_node(gone, allow_graceful=False)
 

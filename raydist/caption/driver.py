@@ -241,7 +241,7 @@ def _asked(
     )
     interrupted = False
     try:
-        for reference, rows in runtime.references(_graph(config, job, manifest, resources, gate)):
+        for reference, rows in runtime.references(_graph(config, job, manifest, resources, gate), resources):
             ledger.add(ray.get(reference).to_pylist())
             progress.advance(rows)
             progress.note(summary.spending(job, ledger))

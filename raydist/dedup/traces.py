@@ -236,7 +236,7 @@ def _decode(config: Config, missing: Sequence[Clip], resources: runtime.Resource
         )
         runtime.announce(plan, resources)
         with bar("reading clips again", len(missing)) as progress:
-            for block in runtime.blocks(_graph(manifest, plan, location, config.limits())):
+            for block in runtime.blocks(_graph(manifest, plan, location, config.limits()), resources):
                 rows = block.to_pylist()
                 good += [fragment for row in rows for fragment in row["fragments"]]
                 bad += [fragment for row in rows for fragment in row["failures"]]

@@ -21,7 +21,7 @@ from raydist.embed.ledger import Ledger
 from raydist.embed.summary import summary
 from raydist.errors import ArchiveError, ResourceError, StoreError
 from raydist.models.encoder import ModelInfo
-from raydist.progress import bar, talk
+from raydist.progress import bar, talk, wait_for
 from raydist.records import Report
 from raydist.store import compact, lease, read, roots, settings, stale
 from raydist.store.find import Finder
@@ -137,19 +137,39 @@ def _to_the_end(
         if not manifest.rows:
             break
         try:
-            _run_graph(config, info, manifest, ledger, actors, plans)
-            break
+            _once_it_fits(config, info, manifest, ledger, actors, plans, waits_until)
+            if not ledger.gone:
+                break
         except runtime.PlacesLostError as lost:
             talk.print(f"{lost}; going on with the nodes that are left")
             waits_until = time.monotonic() + _WAITS_S
-        except ResourceError as error:
-            if time.monotonic() > waits_until:
-                raise
-            talk.print(f"{error}; waiting for a node")
-            time.sleep(_LOOKS_S)
         manifest.remove()
         ledger.again()
     return plans[0] if plans else None
+
+
+def _once_it_fits(
+    config: Config,
+    info: ModelInfo,
+    manifest: Manifest,
+    ledger: Ledger,
+    actors: Actors,
+    plans: list[runtime.Plan],
+    waits_until: float,
+) -> None:
+    """Run the graph, until then also where the cluster is too small for what was set."""
+    planned = len(plans)
+    while True:
+        try:
+            _run_graph(config, info, manifest, ledger, actors, plans)
+            return
+        except ResourceError as error:
+            if len(plans) > planned or time.monotonic() > waits_until:
+                raise
+            talk.print(f"{error}; waiting for a node")
+            with bar(f"embedding with {info.name}", ledger.expected - ledger.returned):
+                wait_for(str(error))
+                time.sleep(_LOOKS_S)
 
 
 def _run_graph(
@@ -160,7 +180,9 @@ def _run_graph(
     section = config.embed
     left = ledger.expected - ledger.returned
     with runtime.session(config.ray) as resources, bar(f"embedding with {info.name}", left) as progress:
-        gpu = resources.use_gpu(section.device, "embed.device")
+        # Behind a node that went the GPUs of the first plan are waited for: a night on CPUs is a week.
+        device = "cuda" if plans and plans[0].encoder_gpus else section.device
+        gpu = resources.use_gpu(device, "embed.device")
         plan = runtime.plan(
             resources,
             workers=section.decoders,
@@ -179,14 +201,14 @@ def _run_graph(
         try:
             dataset = _graph(config, info, manifest.dataset(), plan, batch, actors)
             # Closed: an error that is kept somewhere would keep the dataset's actors, and the next run waits for them.
-            with closing(runtime.references(dataset, ends=not resources.grows)) as blocks:
+            with closing(runtime.references(dataset, resources, again=True)) as blocks:
                 for reference, rows in blocks:
                     ledger.add(reference, rows)
                     progress.advance(rows)
                     if ledger.due(section.commit_s, section.commit_rows):
                         ledger.commit()
         finally:
-            ledger.commit()
+            ledger.commit(last=True)
 
 
 def _graph(

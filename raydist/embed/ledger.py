@@ -17,6 +17,7 @@ from raydist.clips.units import CLIP_COLUMNS
 from raydist.embed.write import STAGE, Written, write_blocks
 from raydist.errors import SourceError
 from raydist.models.encoder import ModelInfo
+from raydist.progress import talk
 from raydist.runtime.cluster import spilled_bytes
 from raydist.store import commit, models, outcomes, schema
 from raydist.store.patience import Patience, patiently
@@ -26,7 +27,7 @@ PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
 
 _WRITES_S = 30.0
-"""What a commit may take before it is asked whether the blocks still come."""
+"""What a commit may take before it is asked whether the blocks still come; how long the last one waits for them."""
 
 _COLUMNS = ("video_id", *(name for name in CLIP_COLUMNS if name != "has_signature"))
 
@@ -71,8 +72,11 @@ class Ledger:
         self.spilled_bytes = 0
         """What the object stores wrote to disk since the start, because they were full."""
         self._spilled_before = 0
-        self._held: list[Any] = []
+        self._held: list[tuple[Any, int]] = []
+        """References to blocks, and the rows of each."""
         self._held_rows = 0
+        self.gone = 0
+        """Clips whose blocks went with a node at the end: they are pending."""
         self._written: tuple[Written, SourceError | None] | None = None
         """What became of what is held, and what ends the run because of it."""
         self._losses = outcomes.Losses(max_failed)
@@ -109,7 +113,7 @@ class Ledger:
 
     def again(self) -> None:
         """What did not come back is pending anew; what is committed is counted on."""
-        self.rounds += 1
+        self.rounds, self.gone = self.rounds + 1, 0
         if self._retry_failed:  # those that failed in this run are pending too
             self.returned -= self.failures.total()
             self.failures.clear()
@@ -146,7 +150,7 @@ class Ledger:
 
     def add(self, block: Any, rows: int) -> None:
         """Hold a block (a reference into Ray's object store) until the next commit."""
-        self._held.append(block)
+        self._held.append((block, rows))
         self._held_rows += rows
         waiting = self.expected - self.returned - self._held_rows
         gauges.show("raydist_clips_per_second", self._rate.add(rows), stage=STAGE)
@@ -157,20 +161,25 @@ class Ledger:
         """Whether it is time to commit."""
         return self._held_rows >= rows or (self._held_rows > 0 and time.monotonic() - self._since >= seconds)
 
-    def commit(self) -> None:
+    def commit(self, *, last: bool = False) -> None:
         """Write what is held and make it visible: signatures and failures before the embeddings they belong to.
 
         Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
         committed once.
 
+        Args:
+            last: nothing makes blocks again that went with a node: they are left out, and stay pending.
+
         Raises:
             SourceError: the place of most clips has gone; those that failed with it are not noted, nor counted.
             PlacesLostError: blocks went with a node, and who could make them again has no place; they stay pending.
         """
+        if last and self._written is None:
+            self._drop_what_is_gone()
         if self._held:
             tables = self._open_tables()
             if self._written is None:
-                written = self._write()
+                written = self._write(can_wait=not last)
                 gone = self._losses.too_many(self._held_rows, written.reasons.elements())
                 self._written = written, gone
             written, gone = self._written
@@ -186,18 +195,29 @@ class Ledger:
                 raise gone
         self._since = time.monotonic()
 
-    def _write(self) -> Written:
+    def _drop_what_is_gone(self) -> None:
+        there = runtime.those_there([block for block, _ in self._held], _WRITES_S)
+        self._held = [held for held, is_there in zip(self._held, there, strict=True) if is_there]
+        left = sum(rows for _, rows in self._held)
+        if left < self._held_rows:
+            talk.print(
+                f"{self._held_rows - left:,} clips went with a node before they were committed; they stay pending"
+            )
+            self.gone += self._held_rows - left
+            self._held_rows = left
+
+    def _write(self, *, can_wait: bool) -> Written:
         import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
 
         write = ray.remote(num_cpus=0)(write_blocks)
-        task = write.remote(self._location, self._table, self._columns, self.info.model_key, *self._held)
+        blocks = [block for block, _ in self._held]
+        task = write.remote(self._location, self._table, self._columns, self.info.model_key, *blocks)
         try:
-            while not ray.wait([task], timeout=_WRITES_S)[0]:
+            while can_wait and not ray.wait([task], timeout=_WRITES_S)[0]:
                 runtime.check_places()
             written: Written = ray.get(task)
         except runtime.PlacesLostError:
             ray.cancel(task, force=True)
-            self._held, self._held_rows = [], 0
             raise
         return written
 

@@ -305,7 +305,7 @@ def _written(config: Config, manifest: Manifest, arguments: tuple[Any, ...]) -> 
             memory_mb=config.decode.memory_mb,
         )
         runtime.announce(plan, resources, what="writers")
-        for block in runtime.blocks(_graph(manifest, plan, arguments)):
+        for block in runtime.blocks(_graph(manifest, plan, arguments), resources):
             yield from block.to_pylist()
 
 

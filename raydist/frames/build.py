@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "ensure", "estimate"]
 
+_LAST_S = 30.0
+"""How long the last commit of a run that ends early waits for blocks."""
+
 STAGES = ("train", "eval")
 """Whose failures count: what one of them could not decode, the other need not try."""
 
@@ -202,12 +205,15 @@ class _Build:
                 )
                 runtime.announce(plan, resources)
                 try:
-                    for block, rows in runtime.references(self._graph(manifest, plan)):
+                    for block, rows in runtime.references(self._graph(manifest, plan), resources):
                         self._held_blocks.append(block)
                         progress.advance(rows)
                         if time.monotonic() - self._since >= self._config.embed.commit_s:
                             self._commit(committers)
                             self._refuse_more_than(limit)
+                except BaseException:
+                    self._drop_what_is_gone()
+                    raise
                 finally:
                     self._commit(committers)
             self._refuse_more_than(limit)
@@ -228,6 +234,12 @@ class _Build:
             compute=plan.worker_pool(),
             **plan.worker_args,
         )
+
+    def _drop_what_is_gone(self) -> None:
+        """Nobody makes blocks again that went with a node; what they tell of is done anew by the next build."""
+        if self._written is None:
+            there = runtime.those_there(self._held_blocks, _LAST_S)
+            self._held_blocks = [block for block, is_there in zip(self._held_blocks, there, strict=True) if is_there]
 
     def _commit(self, committers: _Committers) -> None:
         """Make visible what was written: signatures and failures before the frames they belong to.

@@ -1,7 +1,7 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
 from raydist.runtime.bounds import PlacesLostError, check_places
-from raydist.runtime.data import blocks, references, units_of
+from raydist.runtime.data import blocks, references, those_there, units_of
 from raydist.runtime.planning import ENCODER_CPUS, SMALLEST_SHARE, Plan, announce, described, plan
 from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
 from raydist.runtime.start import interrupts_kept, session, take_stops
@@ -23,5 +23,6 @@ __all__ = [
     "references",
     "session",
     "take_stops",
+    "those_there",
     "units_of",
 ]

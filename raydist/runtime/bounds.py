@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydist import gauges, progress
 from raydist.errors import ResourceError
+from raydist.runtime.cluster import there
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -35,8 +36,12 @@ WAITS_S = 60.0
 GONE_S = 180.0
 """After so long without a result a run that can be planned anew ends where actors lost their places with a node."""
 
-ENDS = "raydist_ends_without_places"
-"""Set in a dataset's context where its run can be planned anew."""
+GIVES_UP_S = 1_800.0
+"""The same of a run that cannot: a node that starts anew is waited for."""
+
+PLANNED = "raydist_planned"
+"""Set in a dataset's context: (ids of the nodes that it was planned for, after how many seconds it ends without one of
+them); on a cluster that grows nothing, as another machine comes."""
 
 _SHOWN_EACH_S = 1.0
 _ACTORS = "MapBatches("
@@ -120,12 +125,10 @@ class Watch:
     def __init__(self) -> None:
         self._shown = 0.0
         self._came, self._came_at = -1, time.monotonic()
-        self._had_cpus = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
-        """What the cluster has now."""
+        """Nothing is lost yet."""
         _lost.clear()
-        self._had_cpus = _cpus()
 
     def on_execution_step(self, executor: Any) -> None:
         """Drop the statistics of blocks that are done, which nobody reads; show the queues, and what is waited for."""
@@ -161,25 +164,18 @@ class Watch:
         missing = " and ".join(f"{count} {name}" for name, count in map(_missing, executor._topology) if count)
         if not missing:
             return ""
-        if now - self._came_at > GONE_S and self._may_end(executor):
-            _lost.append(PlacesLostError(f"nothing has come for {GONE_S:.0f} s, and {missing} found no place again"))
+        nodes, after_s = executor._data_context.get_config(PLANNED, (frozenset(), GIVES_UP_S))
+        if now - self._came_at > after_s and self._may_end(executor, nodes):
+            _lost.append(PlacesLostError(f"nothing has come for {after_s:.0f} s, and {missing} found no place again"))
             check_places()
         return f"waiting for a place for {missing}: did a node go away, or has none come yet?"
 
-    def _may_end(self, executor: Any) -> bool:
-        """Only where the cluster has become smaller: others may load yet, or wait for another job. Not without a GPU
-        where one is needed: another machine that has one is waited for."""
-        if not executor._data_context.get_config(ENDS, False):
-            return False
+    def _may_end(self, executor: Any, nodes: frozenset[str]) -> bool:
+        """Only where one of the nodes has gone: actors may load yet, or wait for another job. Not without a GPU where
+        one is needed: another machine that has one is waited for."""
         asks_gpus = [step for step in filter(_is_pool, executor._topology) if step._ray_remote_args.get("num_gpus")]
         has_gpus = all(step.get_actor_info().running for step in asks_gpus)
-        return has_gpus and _cpus() < self._had_cpus
-
-
-def _cpus() -> float:
-    import ray
-
-    return float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]  # Ray's own gap
+        return has_gpus and not nodes <= {node.id for node in there()}
 
 
 def _is_pool(operator: Any) -> bool:

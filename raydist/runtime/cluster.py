@@ -43,7 +43,7 @@ def there() -> tuple[Node, ...]:
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own gap
-    return tuple(_node(node["Resources"]) for node in nodes if node["Alive"])
+    return tuple(_node(node["Resources"], node["NodeID"]) for node in nodes if node["Alive"])
 
 
 def spilled_bytes() -> int:
@@ -58,8 +58,9 @@ def spilled_bytes() -> int:
         return 0
 
 
-def _node(resources: dict[str, float]) -> Node:
+def _node(resources: dict[str, float], name: str) -> Node:
     return Node(
+        id=name,
         cpus=resources.get("CPU", 0.0),
         gpus=resources.get("GPU", 0.0),
         memory_bytes=int(resources.get("memory", 0)),

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raydist.runtime import bounds
+from raydist.runtime.resources import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,24 +53,42 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
     return rows
 
 
-def references(dataset: ray.data.Dataset, *, ends: bool = False) -> Generator[tuple[Any, int], None, None]:
+def references(
+    dataset: ray.data.Dataset, resources: Resources, *, again: bool = False
+) -> Generator[tuple[Any, int], None, None]:
     """Run the dataset and yield a reference to each block, with its rows, as it is done.
 
     Args:
-        ends: where actors have lost their places for good, instead of waiting for a node that takes them.
+        resources: what it was planned for. Where they do not grow, it ends once actors have lost their places for good.
+        again: the caller plans the rest anew then; else a node that comes back is waited for longer.
 
     Raises:
         PlacesLostError: so it was.
     """
-    dataset.context.set_config(bounds.ENDS, ends)
-    for bundle in dataset.iter_internal_ref_bundles():
-        for block in bundle.blocks:
-            yield block.ref, block.metadata.num_rows or 0
+    nodes = frozenset(node.id for node in resources.each if not resources.grows)
+    dataset.context.set_config(bounds.PLANNED, (nodes, bounds.GONE_S if again else bounds.GIVES_UP_S))
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            for block in bundle.blocks:
+                yield block.ref, block.metadata.num_rows or 0
+    except bounds.PlacesLostError as lost:
+        if again:
+            raise
+        message = f"{lost}: a node went away; the same command goes on with the nodes that are left"
+        raise bounds.PlacesLostError(message) from None
 
 
-def blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Run the dataset and yield its blocks as they are done."""
+def blocks(dataset: ray.data.Dataset, resources: Resources) -> Iterator[pa.Table]:
+    """Run the dataset and yield its blocks as they are done; see `references`."""
     import ray
 
-    for reference, _ in references(dataset):
+    for reference, _ in references(dataset, resources):
         yield ray.get(reference)
+
+
+def those_there(blocks: Sequence[Any], within_s: float) -> list[bool]:
+    """Which blocks can be had, of references: one that went with its node is made again, if anybody is left who can."""
+    import ray
+
+    ready = set(ray.wait(list(blocks), num_returns=len(blocks), timeout=within_s)[0]) if blocks else set()
+    return [block in ready for block in blocks]

@@ -26,6 +26,8 @@ class Node:
     """For processes; 0: unknown."""
     store_bytes: int = 0
     """Of the object store; 0: unknown."""
+    id: str = ""
+    """Ray's name of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

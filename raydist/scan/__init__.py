@@ -338,7 +338,7 @@ def _probed_on_ray(config: Config, manifest: Manifest, places: Mapping[str, str]
             compute=plan.worker_pool(),
             **plan.worker_args,
         )
-        yield from runtime.blocks(probed)
+        yield from runtime.blocks(probed, resources)
 
 
 def _cutting(section: Scan) -> Cutting:

@@ -179,16 +179,20 @@ class Lease:
             StoreError: if the lease was lost: this process stood still for longer than leases last.
         """
         if self.holder.exclusive and not self._lost:
-            self._lost = not patiently(self._is_there, Patience())
+            self._lost = patiently(self._is_taken, Patience())
         if self._lost:
             raise StoreError(
                 f"`raydist {self.holder.verb}` stood still for more than {EXPIRES_S:.0f} s and lost its place in "
                 f"{self._location!r}; run it again, it goes on where it stopped"
             )
 
-    def _is_there(self) -> bool:
+    def _is_taken(self) -> bool:
+        """Gone; or there, beside that of another who saw it expire: a heartbeat that was late wrote it anew."""
         try:
-            return objects.read(self._location, self._name) is not None
+            later = [other for other in self.others() if other.exclusive and other.since > self.holder.since]
+            if any(other.state == "held" for other in later):
+                return True
+            return objects.read(self._location, self._name) is None
         except OSError as error:  # of a network's file system, which may be itself again in a moment
             raise StoreError(f"cannot read the lease {self._name!r} in {self._location!r}: {error}") from error
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydist import runtime
-from raydist.runtime import bounds
+from raydist.runtime import bounds, cluster
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -81,7 +81,8 @@ def mapped(parts: str | list[str], batch: int | None) -> list[int]:
     dataset = units.map_batches(
         Slow, batch_size=batch, batch_format="pyarrow", compute=ActorPoolStrategy(size=1), num_cpus=0.1
     )
-    return [number for block in runtime.blocks(dataset) for number in block["number"].to_pylist()]
+    one = runtime.Resources(cpus=3, gpus=0, nodes=1)
+    return [number for block in runtime.blocks(dataset, one) for number in block["number"].to_pylist()]
 
 
 def test_what_waits_between_two_steps_does_not_grow_with_the_manifest(part: str, seen: type[Seen]) -> None:
@@ -124,35 +125,29 @@ class Pool:
         return self._told
 
 
-def stands_still(watch: bounds.Watch, *pools: Pool, ends: bool = True) -> str:
+def stands_still(*pools: Pool, nodes: frozenset[str] = frozenset(), for_s: float = bounds.GONE_S + 1) -> str:
     """What is said when nothing has come for long."""
-    context = SimpleNamespace(get_config=lambda name, default: ends)
+    watch = bounds.Watch()
+    watch.before_execution_starts(None)
+    context = SimpleNamespace(get_config=lambda name, default: (nodes, bounds.GONE_S))
     executor = SimpleNamespace(_topology=dict.fromkeys(pools), _data_context=context)
     watch._waits(executor, time.monotonic())
-    return watch._waits(executor, time.monotonic() + bounds.GONE_S + 1)
+    return watch._waits(executor, time.monotonic() + for_s)
 
 
-def test_a_run_ends_for_want_of_places_only_where_a_node_took_them_along() -> None:
-    import ray
-
-    class Smaller(bounds.Watch):
-        """On a cluster that has lost a core."""
-
-        def before_execution_starts(self, executor: Any) -> None:
-            super().before_execution_starts(executor)
-            self._had_cpus += 1
-
-    assert ray.is_initialized()
-    same, smaller = bounds.Watch(), Smaller()
-    same.before_execution_starts(None)
-    assert stands_still(same, Pool(1, 0)).startswith("waiting for a place for 1 slow (1 CPU each)")
-    smaller.before_execution_starts(None)
-    assert stands_still(smaller, Pool(1, 0), ends=False).startswith("waiting")
-    assert stands_still(smaller, Pool(1, 0), Pool(0, 1)).startswith("waiting")
+def test_a_run_ends_for_want_of_places_only_where_a_node_took_them_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_lost", [])
+    there = frozenset(node.id for node in cluster.there())
+    gone = there | {"one that went"}
+    assert len(there) == 1
+    assert stands_still(Pool(1, 0)).startswith("waiting for a place for 1 slow (1 CPU each)")
+    assert stands_still(Pool(1, 0), nodes=there).startswith("waiting")
+    assert stands_still(Pool(1, 0), nodes=gone, for_s=bounds.GONE_S - 1).startswith("waiting")
+    assert stands_still(Pool(1, 0), Pool(0, 1), nodes=gone).startswith("waiting")
     bounds.check_places()
     with pytest.raises(runtime.PlacesLostError, match=r"1 slow .1 CPU each. and 1 slow .1 GPU each. found no place"):
-        stands_still(smaller, Pool(1, 0), Pool(1, 1))
+        stands_still(Pool(1, 0), Pool(1, 1), nodes=gone)
     with pytest.raises(runtime.PlacesLostError):
         bounds.check_places()
-    same.before_execution_starts(None)
+    stands_still(Pool(1, 0))
     bounds.check_places()

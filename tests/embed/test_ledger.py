@@ -13,6 +13,7 @@ import ray
 import synthetic
 from archives import rows
 
+from raydist import runtime
 from raydist.embed.embedder import embedded_schema
 from raydist.embed.ledger import Ledger
 from raydist.errors import SourceError
@@ -29,6 +30,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setattr(ray, "remote", lambda **_: lambda task: SimpleNamespace(remote=task))
     monkeypatch.setattr(ray, "get", lambda result: result)
     monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (tasks, []))
+    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [True] * len(blocks))
     archive = synthetic.write(tmp_path / "archive", 2 * A_COMMIT)
     return Ledger(str(archive), describe("tiny"), max_failed=0.1)
 
@@ -85,11 +87,25 @@ def test_blocks_that_went_with_a_node_are_pending_again(
     ledger.add(second, len(second))
     with pytest.raises(PlacesLostError, match="a node went"):
         ledger.commit()
-    ledger.commit()  # there is nothing to commit any more
     assert len(cancelled) == 1
+    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [False] * len(blocks))
+    ledger.commit(last=True)
+    assert ledger.gone == A_COMMIT
+    ledger.commit(last=True)  # there is nothing to commit any more
     monkeypatch.undo()
     ledger._retry_failed = retry_failed
     ledger.again()
-    assert ledger.expected == 2 * A_COMMIT
+    assert (ledger.expected, ledger.gone) == (2 * A_COMMIT, 0)
     assert sum(len(table) for table in ledger.pending()) == (2 * A_COMMIT if retry_failed else A_COMMIT)
     assert ledger.counts()["clips"] == (0 if retry_failed else A_COMMIT)
+
+
+def test_the_last_commit_of_a_run_keeps_what_is_there(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a block that went with its node nobody is left who makes it again."""
+    first, second = blocks(ledger)
+    ledger.add(first.slice(0, 100), 100)
+    ledger.add(second, len(second))
+    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [len(block) == 100 for block in blocks])
+    monkeypatch.setattr(bounds, "_lost", [PlacesLostError("a node went")])
+    ledger.commit(last=True)
+    assert (ledger.counts()["clips"], ledger.gone) == (100, A_COMMIT)

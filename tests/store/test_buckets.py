@@ -240,7 +240,7 @@ def test_a_heartbeat_that_hangs_is_followed_by_another_soon(
         s3.fail("stall", 1, where=lambda asked: asked.method == "PUT" and "/writers/" in asked.path)
         began = time.monotonic()
         wait_for(lambda: len([asked for asked in s3.asked if "/writers/" in asked.path]) > 3)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 45
 
 
 def test_a_store_that_writes_what_is_there_is_refused(bucket: str, moto: int, monkeypatch: pytest.MonkeyPatch) -> None:

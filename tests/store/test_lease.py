@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,19 @@ def test_a_lease_that_was_lost_says_so(location: str, monkeypatch: pytest.Monkey
         time.sleep(0.5)
         with pytest.raises(StoreError, match="run it again"):
             own.check()
+
+
+def test_of_two_who_hold_a_lease_the_one_that_was_taken_for_dead_gives_way(location: str) -> None:
+    """A heartbeat that was late wrote its lease anew, after another had seen it expire."""
+    with Lease(location, "scan", exclusive=True) as first:
+        first.holder = replace(first.holder, since="2026-01-01T00:00:00+00:00")
+        age(location, 2 * lease.EXPIRES_S)
+        with Lease(location, "scan", exclusive=True) as second:
+            first._write("held")
+            assert [other.id for other in second.others()] == [first.holder.id]
+            second.check()
+            with pytest.raises(StoreError, match="stood still for more than 60 s and lost its place"):
+                first.check()
 
 
 def test_of_many_who_ask_at_once_one_holds_at_a_time(location: str) -> None:

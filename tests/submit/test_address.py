@@ -94,7 +94,7 @@ def test_a_dead_address_is_told_soon() -> None:
     began = time.monotonic()
     with pytest.raises(ResourceError, match=r"nobody answers at .*port-forward"):
         client.connect(f"http://127.0.0.1:{port}")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_server_that_never_answers_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:

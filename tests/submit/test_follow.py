@@ -188,7 +188,7 @@ def test_an_answer_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch)
     began = time.monotonic()
     with pytest.raises(ResourceError, match=r"does not answer any more.*may go on"):
         followed(Head(status=["RUNNING", "never"], tail=["half"]))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
