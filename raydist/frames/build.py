@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,9 @@ __all__ = ["Built", "ensure", "estimate"]
 
 _LAST_S = 30.0
 """How long the last commit of a run that ends early waits for blocks."""
+
+_AT_ONCE = 32_768
+"""Clips that are looked at as Python's own at a time."""
 
 STAGES = ("train", "eval")
 """Whose failures count: what one of them could not decode, the other need not try."""
@@ -131,20 +134,20 @@ class _Build:
         missing = self._missing()
         if table:
             size = estimate(pairs, self._target.geometry, self._target.encoding, self._target.candidates)
-            there = pairs.num_rows - len(missing) - len(self.failed)
+            there = pairs.num_rows - missing.num_rows - len(self.failed)
             talk.print(
                 f"frame cache: {pairs.num_rows:,} clips, {room.size_text(size)} ({self._target.encoding}); "
                 f"{there:,} are there"
             )
-            if missing:
+            if missing.num_rows:
                 missing = self._with_room(missing, limit)
                 self._decode(missing, limit)
                 self._tidy()
             frames.mark_used(self._location, table)
         else:
-            unsigned = [clip for clip in missing if not clip["has_signature"]]
-            if unsigned:
-                talk.print(f"frames: {len(unsigned):,} clips are decoded for their signatures; nothing is cached")
+            unsigned = missing.filter(pc.invert(missing["has_signature"]))
+            if unsigned.num_rows:
+                talk.print(f"frames: {unsigned.num_rows:,} clips are decoded for their signatures; nothing is cached")
                 self._decode(unsigned, limit)
         return Built(
             table=table,
@@ -155,46 +158,47 @@ class _Build:
             seconds=time.monotonic() - began,
         )
 
-    def _missing(self) -> list[dict[str, Any]]:
+    def _missing(self) -> pa.Table:
         """The clips to decode, in the order of their files; those that failed earlier or must wait are noted."""
         self.failed.clear()
         known: Known = frames.known(
             self._location, self._target.table, self._pairs, hash_version=HASH_VERSION, stages=STAGES
         )
         self._versions = known.versions
-        missing = []
-        clips = self._pairs.drop_columns(["captions"]).to_pylist()
-        for clip, cached, signed, reason in zip(clips, known.cached, known.signed, known.reasons, strict=True):
-            if cached:
-                continue
-            if reason and not self._retry_failed:
+        clips = self._pairs.drop_columns(["captions"])
+        wanted: list[bool] = []
+        for number, clip in enumerate(clip for batch in clips.to_batches(_AT_ONCE) for clip in batch.to_pylist()):
+            reason = "" if self._retry_failed else known.reasons[number]
+            if not known.cached[number] and not reason and not is_settled(clip, clip["file_fingerprint"]):
+                reason = "changed"
+            if not known.cached[number] and reason:
                 self.failed[clip["clip_key"]] = reason
-            elif not is_settled(clip, clip["file_fingerprint"]):
-                self.failed[clip["clip_key"]] = "changed"
-            else:
-                missing.append({**clip, "has_signature": bool(signed)})
-        return sorted(missing, key=lambda clip: (clip["video_id"], clip["start_ms"]))
+            wanted.append(not known.cached[number] and not reason)
+        clips = clips.append_column("has_signature", pa.array(known.signed))
+        return clips.filter(pa.array(wanted, pa.bool_())).sort_by(
+            [("video_id", "ascending"), ("start_ms", "ascending")]
+        )
 
-    def _with_room(self, missing: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    def _with_room(self, missing: pa.Table, limit: int) -> pa.Table:
         """See that what is missing fits; the clips that are missing then."""
         target = self._target
-        needed = len(missing) * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
+        needed = missing.num_rows * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
         room.make_room(self._location, target.table, int(needed), limit=limit, held=self._held)
         missing = self._missing()  # the table itself may have gone
-        needed = len(missing) * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
+        needed = missing.num_rows * pixels.bytes_a_clip(target.geometry, target.encoding, target.candidates)
         room.refuse_full_disk(self._location, int(needed))
         return missing
 
-    def _decode(self, missing: list[dict[str, Any]], limit: int) -> None:
+    def _decode(self, missing: pa.Table, limit: int) -> None:
         """Run the graph; this process commits what comes out of it, also when it is stopped in the middle."""
         name = new_run("frames")
         manifest = Manifest.of_run(self._location, name)
         committers = _Committers.open(self._location, self._target.table, self._versions)
         try:
-            manifest.write([_units(missing)])
+            manifest.write(_units(missing))
             with (
                 runtime.session(self._config.ray) as resources,
-                bar("decoding frames", len(missing)) as progress,
+                bar("decoding frames", missing.num_rows) as progress,
             ):
                 plan = runtime.plan(
                     resources,
@@ -311,6 +315,9 @@ class _Committers:
         )
 
 
-def _units(clips: list[dict[str, Any]]) -> pa.Table:
-    files = {clip["video_id"]: {name: clip[name] for name in ("root", "path", "file_fingerprint")} for clip in clips}
-    return units(clips, files, clips_a_unit(len(clips)), random.getrandbits(32))
+def _units(clips: pa.Table) -> Iterator[pa.Table]:
+    size, seed = clips_a_unit(clips.num_rows), random.getrandbits(32)
+    for start in range(0, clips.num_rows, _AT_ONCE):
+        some = clips.slice(start, _AT_ONCE).to_pylist()
+        files = {clip["video_id"]: {name: clip[name] for name in ("root", "path", "file_fingerprint")} for clip in some}
+        yield units(some, files, size, seed)
