@@ -244,10 +244,7 @@ class Ledger:
         good = self._held_rows - written.reasons.total()
         reasons = written.reasons if noted else Counter[str]()
         self.returned += good + reasons.total()
-        gauges.add("raydist_clips", good, stage=STAGE, outcome="row")
-        gauges.add("raydist_clips", reasons.total(), stage=STAGE, outcome="failed")
-        for reason, count in reasons.items():
-            gauges.add("raydist_failures", count, stage=STAGE, reason=reason)
+        gauges.done(STAGE, good, reasons)
         self.failures.update(reasons)
         self.busy.update(written.busy)
         self.offset_s = max(self.offset_s, written.offset_s)
