@@ -1,6 +1,6 @@
 """A cluster of several nodes on this machine, and where a plan's processes end up, as a process of its own.
 
-    python tests/planned.py mixed|grows|loses|shrinks        # prints a JSON object
+    python tests/planned.py mixed|grows|loses|shrinks|keeps  # prints a JSON object
 
 Ray's cluster belongs to a whole process, and the tests' own one is of one node.
 """
@@ -177,12 +177,33 @@ def shrinks(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     return {"counts": report.counts, "every_clip_once": set(found) == every}
 
 
+def keeps(cluster: Cluster, files: list[str]) -> dict[str, Any]:
+    """Blocks of a node that went: while their actor waits for another one, and once it is gone too."""
+    node = cluster.add_node(num_cpus=1, resources={"far": 1})
+
+    class Maker:
+        """Of blocks that lie in its node's object store."""
+
+        def make(self) -> bytes:
+            return BALLAST.encode() * 4
+
+    with runtime.session(Ray(address=cluster.address)):
+        far = ray.remote(resources={"far": 1}, num_cpus=0, max_restarts=-1, max_task_retries=-1)(Maker).remote()
+        blocks = [ray.put(BALLAST), *(far.make.remote() for _ in range(3))]
+        ray.wait(blocks, num_returns=len(blocks), fetch_local=False)
+        cluster.remove_node(node, allow_graceful=False)
+        waits = runtime.those_there(blocks, 10.0)
+        ray.kill(far)
+        gone = runtime.those_there(blocks, 10.0)
+    return {"waits": waits, "gone": gone}
+
+
 def main(which: str, folder: Path) -> None:
-    units = {"mixed": 120, "grows": 240, "loses": 240, "shrinks": 1}[which]
+    units = {"mixed": 120, "grows": 240, "loses": 240, "shrinks": 1, "keeps": 1}[which]
     pq.write_table(pa.table({"number": range(units)}), folder / "part-0.parquet")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
-        verbs = {"mixed": mixed, "grows": grows, "loses": loses, "shrinks": shrinks}
+        verbs = {"mixed": mixed, "grows": grows, "loses": loses, "shrinks": shrinks, "keeps": keeps}
         found = verbs[which](cluster, [str(folder / "part-0.parquet")])
         print(json.dumps(found))  # noqa: T201  # what the test reads
     finally:

@@ -54,3 +54,10 @@ def test_a_run_whose_node_went_for_good_goes_on_with_those_that_are_left(tmp_pat
     told = found("shrinks", tmp_path)
     assert (told["counts"], told["every_clip_once"]) == ({"clips": 240, "rows": 240, "failed": 0}, True)
     assert "found no place again; going on with the nodes that are left" in " ".join(told["said_on_stderr"].split())
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_of_blocks_that_went_with_a_node_those_that_are_there_are_told(tmp_path: Path) -> None:
+    told = found("keeps", tmp_path)
+    assert told["waits"] == told["gone"] == [True, False, False, False]

@@ -91,4 +91,15 @@ def those_there(blocks: Sequence[Any], within_s: float) -> list[bool]:
     import ray
 
     ready = set(ray.wait(list(blocks), num_returns=len(blocks), timeout=within_s)[0]) if blocks else set()
-    return [block in ready for block in blocks]
+    return [block in ready and _is_whole(block, within_s) for block in blocks]
+
+
+def _is_whole(block: Any, within_s: float) -> bool:
+    """Whether it is a block: one that nobody can make again is ready too, as an error."""
+    import ray
+
+    try:
+        ray.get(block, timeout=within_s)
+    except ray.exceptions.RayError:
+        return False
+    return True
