@@ -73,7 +73,7 @@ def captions(
         out: a file that is not there yet, which ends in `.parquet` or `.jsonl`; else a folder that is not, or empty. On
             a cluster all nodes must see the folder.
         media: of shards: `clip` (mp4, no longer edge than caption.frame_px), `frames` (JPEG), `none`.
-        split: only clips of `train`, `val`, `test` or `gap`.
+        split: of clips: `train`, `val`, `test` or `gap`.
         origin: only captions of this origin: `sidecar`, or a model's name.
         where: SQL condition over the columns of `clips` and of `videos`.
         shard_clips: clips of a shard, at most.
@@ -89,22 +89,16 @@ def captions(
     location = config.require_archive()
     settings.open_existing(location)
     place = _place(out)
-    found = Captioned(
-        location, all_of(whole(where) if where else None, equals("split", split) if split else None), origin
-    )
+    of_split = equals("split", split) if split else None
+    found = Captioned(location, all_of(whole(where) if where else None, of_split), origin)
     _refuse_none(location, found, origin)
-    counts: dict[str, int]
-    failures: dict[str, int] = {}
     try:
         if place.suffix.lower() in (PARQUET, JSONL):
-            counts = _pairs(config, found, place)
+            counts, failures = _pairs(config, found, place), dict[str, int]()
         else:
             counts, failures = _shards(config, found, place, media, shard_clips)
     except OSError as error:
-        raise ResourceError(
-            f"--out {out!r} cannot be written ({error.strerror or error}); nothing is left of it. Make room there, or "
-            "name another place"
-        ) from error
+        raise _unwritable(out, error) from error
     report = Report(
         stage="export",
         run=new_run("export"),
@@ -112,16 +106,18 @@ def captions(
         counts=counts,
         failures=failures,
         notes=tuple(_notes(place, counts, found.stale)),
-        details={
-            "attempted": counts["clips"] + sum(failures.values()),
-            "file": str(place),
-            "media": media,
-            "split": split,
-            "origin": origin,
-        },
+        details={"attempted": counts["clips"] + sum(failures.values()), "file": str(place), "media": media}
+        | {"split": split, "origin": origin},
     )
     save(report, location)
     return report
+
+
+def _unwritable(out: str, error: OSError) -> ResourceError:
+    return ResourceError(
+        f"--out {out!r} cannot be written ({error.strerror or error}); nothing is left of it. Make room there, or "
+        "name another place"
+    )
 
 
 def _check(media: str, split: str | None, shard_clips: int) -> None:
