@@ -73,7 +73,7 @@ def captions(
         out: a file that is not there yet, which ends in `.parquet` or `.jsonl`; else a folder that is not, or empty. On
             a cluster all nodes must see the folder.
         media: of shards: `clip` (mp4, no longer edge than caption.frame_px), `frames` (JPEG), `none`.
-        split: of clips: `train`, `val`, `test` or `gap`.
+        split: only clips of `train`, `val`, `test` or `gap`.
         origin: only captions of this origin: `sidecar`, or a model's name.
         where: SQL condition over the columns of `clips` and of `videos`.
         shard_clips: clips of a shard, at most.
