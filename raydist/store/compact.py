@@ -25,6 +25,9 @@ _KEEP = timedelta(hours=1)
 
 _FRAGMENTS_WORTH_IT = 8
 
+_THREADS = 4
+"""However many cores there are."""
+
 
 @contextmanager
 def tidying(notes: list[str]) -> Iterator[None]:
@@ -70,5 +73,7 @@ def drop_old_versions(location: str, table: str) -> None:
 
 
 def _compact(location: str, table: str) -> None:
-    # A batch of wide vectors is held in memory for each thread.
-    need_table(location, table).optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192)
+    # A batch of wide vectors is held in memory for each thread, and a thread works on a fragment to be.
+    need_table(location, table).optimize.compact_files(
+        target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192, num_threads=_THREADS
+    )

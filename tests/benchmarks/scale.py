@@ -148,7 +148,7 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
         "commit": conditions.commit(),
     }
     if given.keep:
-        given.keep.write_text(json.dumps({"figures": figures, **asdict(run)}))
+        given.keep.write_text(json.dumps({**asdict(run), "figures": figures}))
     return figures
 
 
