@@ -33,7 +33,7 @@ from raydist.clips.decoder import Decoder  # noqa: E402
 from raydist.config import load  # noqa: E402
 from raydist.embed import graph  # noqa: E402
 from raydist.embed.embedder import Embedder  # noqa: E402
-from raydist.runtime import bounds  # noqa: E402
+from raydist.runtime import bounds, held  # noqa: E402
 from raydist.sections import Ray  # noqa: E402
 
 BALLAST = "." * 60_000
@@ -116,6 +116,7 @@ def loses(cluster: Cluster, files: list[str]) -> dict[str, Any]:
         while ((doing := progress.current()) is None or not doing.done) and time.monotonic() < deadline:
             time.sleep(0.1)
         cluster.remove_node(gpu, allow_graceful=False)
+        deadline = time.monotonic() + 120
         while not said and time.monotonic() < deadline:
             doing = progress.current()
             if doing is not None and "GPU" in doing.waits:
@@ -180,6 +181,7 @@ def shrinks(cluster: Cluster, files: list[str]) -> dict[str, Any]:
 def keeps(cluster: Cluster, files: list[str]) -> dict[str, Any]:
     """Blocks of a node that went: while their actor waits for another one, and once it is gone too."""
     node = cluster.add_node(num_cpus=1, resources={"far": 1})
+    cluster.add_node(num_cpus=1, resources={"near": 1})
 
     class Maker:
         """Of blocks that lie in its node's object store."""
@@ -188,13 +190,15 @@ def keeps(cluster: Cluster, files: list[str]) -> dict[str, Any]:
             return BALLAST.encode() * 4
 
     with runtime.session(Ray(address=cluster.address)):
-        far = ray.remote(resources={"far": 1}, num_cpus=0, max_restarts=-1, max_task_retries=-1)(Maker).remote()
-        blocks = [ray.put(BALLAST), *(far.make.remote() for _ in range(3))]
+        always = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        far = ray.remote(resources={"far": 1}, **always)(Maker).remote()
+        near = ray.remote(resources={"near": 1}, **always)(Maker).remote()
+        blocks = [ray.put(BALLAST), near.make.remote(), *(far.make.remote() for _ in range(2))]
         ray.wait(blocks, num_returns=len(blocks), fetch_local=False)
         cluster.remove_node(node, allow_graceful=False)
-        waits = runtime.those_there(blocks, 10.0)
+        waits = held.those_there(blocks, 10.0)
         ray.kill(far)
-        gone = runtime.those_there(blocks, 10.0)
+        gone = held.those_there(blocks, 10.0)
     return {"waits": waits, "gone": gone}
 
 

@@ -241,8 +241,10 @@ def _asked(
     )
     interrupted = False
     try:
-        for reference, rows in runtime.references(_graph(config, job, manifest, resources, gate), resources):
-            ledger.add(ray.get(reference).to_pylist())
+        asked = _graph(config, job, manifest, resources, gate)
+        # A provider's batch job takes hours, and nothing comes meanwhile.
+        for reference, rows in runtime.references(asked, None if section.batch_api else resources):
+            ledger.add(runtime.got(reference).to_pylist())
             progress.advance(rows)
             progress.note(summary.spending(job, ledger))
             if ledger.due(section.commit_s, section.commit_rows):

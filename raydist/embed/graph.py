@@ -136,13 +136,19 @@ def _to_the_end(
         manifest.write(_manifest(config.require_archive(), ledger))
         if not manifest.rows:
             break
+        before = ledger.returned
         try:
             _once_it_fits(config, info, manifest, ledger, actors, plans, waits_until)
             if not ledger.gone:
                 break
+            if ledger.returned == before:
+                raise ResourceError(
+                    f"vectors of {ledger.gone:,} clips do not reach the driver's node, and nothing else is left: can "
+                    "it reach all nodes (Ray's ports)? The same command goes on"
+                )
         except runtime.PlacesLostError as lost:
             talk.print(f"{lost}; going on with the nodes that are left")
-            waits_until = time.monotonic() + _WAITS_S
+        waits_until = time.monotonic() + _WAITS_S
         manifest.remove()
         ledger.again()
     return plans[0] if plans else None
@@ -166,10 +172,12 @@ def _once_it_fits(
         except ResourceError as error:
             if len(plans) > planned or time.monotonic() > waits_until:
                 raise
-            talk.print(f"{error}; waiting for a node")
             with bar(f"embedding with {info.name}", ledger.expected - ledger.returned):
-                wait_for(str(error))
-                time.sleep(_LOOKS_S)
+                wait_for(f"{error}; waiting for a node")
+                try:
+                    time.sleep(_LOOKS_S)
+                finally:
+                    wait_for("")
 
 
 def _run_graph(

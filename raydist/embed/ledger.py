@@ -26,9 +26,6 @@ from raydist.store.pending import Pending, pending_clips
 PENDING_BATCH = 32_768
 """Clips whose files are looked up at once."""
 
-_WRITES_S = 30.0
-"""What a commit may take before it is asked whether the blocks still come; how long the last one waits for them."""
-
 _COLUMNS = ("video_id", *(name for name in CLIP_COLUMNS if name != "has_signature"))
 
 
@@ -174,14 +171,11 @@ class Ledger:
             SourceError: the place of most clips has gone; those that failed with it are not noted, nor counted.
             PlacesLostError: blocks went with a node, and who could make them again has no place; they stay pending.
         """
-        if last and self._written is None:
-            self._drop_what_is_gone()
-        if self._held:
+        if self._held and self._written is None:
+            self._open_tables()  # workers make none
+            self._written = self._write(last=last)
+        if self._written is not None:
             tables = self._open_tables()
-            if self._written is None:
-                written = self._write(can_wait=not last)
-                gone = self._losses.too_many(self._held_rows, written.reasons.elements())
-                self._written = written, gone
             written, gone = self._written
             tables.signatures.commit(written.signatures)
             if gone is None:
@@ -195,31 +189,23 @@ class Ledger:
                 raise gone
         self._since = time.monotonic()
 
-    def _drop_what_is_gone(self) -> None:
-        there = runtime.those_there([block for block, _ in self._held], _WRITES_S)
-        self._held = [held for held, is_there in zip(self._held, there, strict=True) if is_there]
-        left = sum(rows for _, rows in self._held)
-        if left < self._held_rows:
-            talk.print(
-                f"{self._held_rows - left:,} clips went with a node before they were committed; they stay pending"
-            )
-            self.gone += self._held_rows - left
-            self._held_rows = left
-
-    def _write(self, *, can_wait: bool) -> Written:
+    def _write(self, *, last: bool) -> tuple[Written, SourceError | None] | None:
+        """What is held as files; None where it went with a node."""
         import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
 
         write = ray.remote(num_cpus=0)(write_blocks)
+        given = (self._location, self._table, self._columns, self.info.model_key)
         blocks = [block for block, _ in self._held]
-        task = write.remote(self._location, self._table, self._columns, self.info.model_key, *blocks)
-        try:
-            while can_wait and not ray.wait([task], timeout=_WRITES_S)[0]:
-                runtime.check_places()
-            written: Written = ray.get(task)
-        except runtime.PlacesLostError:
-            ray.cancel(task, force=True)
-            raise
-        return written
+        written, places = runtime.made_of(lambda there: write.remote(*given, *there), blocks, last=last)
+        self._held = [self._held[place] for place in places]
+        rows = sum(rows for _, rows in self._held)
+        if rows < self._held_rows:
+            talk.print(
+                f"{self._held_rows - rows:,} clips went with a node before they were committed; they stay pending"
+            )
+            self.gone += self._held_rows - rows
+            self._held_rows = rows
+        return None if written is None else (written, self._losses.too_many(rows, written.reasons.elements()))
 
     def counts(self) -> dict[str, int]:
         """What is committed so far."""

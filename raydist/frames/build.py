@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "ensure", "estimate"]
 
-_LAST_S = 30.0
-"""How long the last commit of a run that ends early waits for blocks."""
-
 _AT_ONCE = 32_768
 """Clips that are looked at as Python's own at a time."""
 
@@ -215,11 +212,8 @@ class _Build:
                         if time.monotonic() - self._since >= self._config.embed.commit_s:
                             self._commit(committers)
                             self._refuse_more_than(limit)
-                except BaseException:
-                    self._drop_what_is_gone()
-                    raise
                 finally:
-                    self._commit(committers)
+                    self._commit(committers, last=True)
             self._refuse_more_than(limit)
         finally:
             manifest.remove()
@@ -239,13 +233,7 @@ class _Build:
             **plan.worker_args,
         )
 
-    def _drop_what_is_gone(self) -> None:
-        """Nobody makes blocks again that went with a node; what they tell of is done anew by the next build."""
-        if self._written is None:
-            there = runtime.those_there(self._held_blocks, _LAST_S)
-            self._held_blocks = [block for block, is_there in zip(self._held_blocks, there, strict=True) if is_there]
-
-    def _commit(self, committers: _Committers) -> None:
+    def _commit(self, committers: _Committers, *, last: bool = False) -> None:
         """Make visible what was written: signatures and failures before the frames they belong to.
 
         Safe to call again after an interrupt at any moment: what was written is remembered, so that each row is
@@ -254,13 +242,9 @@ class _Build:
         Raises:
             SourceError: the place of most clips has gone; those that failed with it are not noted.
         """
-        if self._held_blocks:
-            if self._written is None:
-                import ray  # as above
-
-                write = ray.remote(num_cpus=0)(write_outcomes)
-                written = ray.get(write.remote(self._location, self._stage, *self._held_blocks))
-                self._written = written, self._losses.too_many(written.clips, written.failed.values())
+        if self._held_blocks and self._written is None:
+            self._written = self._write(last=last)
+        if self._written is not None:
             written, gone = self._written
             committers.signatures.commit(written.signatures)
             if gone is None:
@@ -275,6 +259,18 @@ class _Build:
             if gone is not None:
                 raise gone
         self._since = time.monotonic()
+
+    def _write(self, *, last: bool) -> tuple[Written, SourceError | None] | None:
+        """What became of the blocks; None where all went with a node: the next build does those anew."""
+        import ray  # here: Ray reads its environment when it is imported, and `runtime.session` sets that
+
+        write = ray.remote(num_cpus=0)(write_outcomes)
+        given = (self._location, self._stage)
+        written, _ = runtime.made_of(lambda there: write.remote(*given, *there), self._held_blocks, last=last)
+        if written is None:
+            self._held_blocks = []
+            return None
+        return written, self._losses.too_many(written.clips, written.failed.values())
 
     def _tidy(self) -> None:
         """Take out rows of clips that a scan changed meanwhile, and give back the disk of rows that were deleted."""

@@ -1,7 +1,8 @@
 """Ray: the session that a stage runs in, the plan that fits the cluster, and work as a dataset."""
 
-from raydist.runtime.bounds import PlacesLostError, check_places
-from raydist.runtime.data import blocks, references, those_there, units_of
+from raydist.runtime.bounds import PlacesLostError
+from raydist.runtime.data import blocks, references, units_of
+from raydist.runtime.held import got, made_of
 from raydist.runtime.planning import ENCODER_CPUS, SMALLEST_SHARE, Plan, announce, described, plan
 from raydist.runtime.resources import LIGHT_CPUS, Node, Resources
 from raydist.runtime.start import interrupts_kept, session, take_stops
@@ -16,13 +17,13 @@ __all__ = [
     "Resources",
     "announce",
     "blocks",
-    "check_places",
     "described",
+    "got",
     "interrupts_kept",
+    "made_of",
     "plan",
     "references",
     "session",
     "take_stops",
-    "those_there",
     "units_of",
 ]

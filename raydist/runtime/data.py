@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raydist.runtime import bounds
+from raydist.runtime.held import got
 from raydist.runtime.resources import Resources
 
 if TYPE_CHECKING:
@@ -54,18 +55,20 @@ def units_of(files: Sequence[str], filesystem: Any = None) -> ray.data.Dataset:
 
 
 def references(
-    dataset: ray.data.Dataset, resources: Resources, *, again: bool = False
+    dataset: ray.data.Dataset, resources: Resources | None, *, again: bool = False
 ) -> Generator[tuple[Any, int], None, None]:
     """Run the dataset and yield a reference to each block, with its rows, as it is done.
 
     Args:
-        resources: what it was planned for. Where they do not grow, it ends once actors have lost their places for good.
+        resources: what it was planned for. Where they do not grow, it ends once actors have lost their places for good;
+            None: never.
         again: the caller plans the rest anew then; else a node that comes back is waited for longer.
 
     Raises:
         PlacesLostError: so it was.
     """
-    nodes = frozenset(node.id for node in resources.each if not resources.grows)
+    fixed = resources is not None and not resources.grows
+    nodes = frozenset(node.id for node in resources.each) if resources is not None and fixed else frozenset[str]()
     dataset.context.set_config(bounds.PLANNED, (nodes, bounds.GONE_S if again else bounds.GIVES_UP_S))
     try:
         for bundle in dataset.iter_internal_ref_bundles():
@@ -80,26 +83,5 @@ def references(
 
 def blocks(dataset: ray.data.Dataset, resources: Resources) -> Iterator[pa.Table]:
     """Run the dataset and yield its blocks as they are done; see `references`."""
-    import ray
-
     for reference, _ in references(dataset, resources):
-        yield ray.get(reference)
-
-
-def those_there(blocks: Sequence[Any], within_s: float) -> list[bool]:
-    """Which blocks can be had, of references: one that went with its node is made again, if anybody is left who can."""
-    import ray
-
-    ready = set(ray.wait(list(blocks), num_returns=len(blocks), timeout=within_s)[0]) if blocks else set()
-    return [block in ready and _is_whole(block, within_s) for block in blocks]
-
-
-def _is_whole(block: Any, within_s: float) -> bool:
-    """Whether it is a block: one that nobody can make again is ready too, as an error."""
-    import ray
-
-    try:
-        ray.get(block, timeout=within_s)
-    except ray.exceptions.RayError:
-        return False
-    return True
+        yield got(reference)

@@ -9,6 +9,7 @@ Promises  nothing happens while anybody else writes to the archive; a writer tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,7 +27,7 @@ _KEEP = timedelta(hours=1)
 _FRAGMENTS_WORTH_IT = 8
 
 _THREADS = 4
-"""However many cores there are."""
+"""At most, however many cores there are."""
 
 
 @contextmanager
@@ -75,5 +76,5 @@ def drop_old_versions(location: str, table: str) -> None:
 def _compact(location: str, table: str) -> None:
     # A batch of wide vectors is held in memory for each thread, and a thread works on a fragment to be.
     need_table(location, table).optimize.compact_files(
-        target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192, num_threads=_THREADS
+        target_rows_per_fragment=ROWS_A_FRAGMENT, batch_size=8_192, num_threads=min(_THREADS, os.cpu_count() or 1)
     )

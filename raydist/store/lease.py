@@ -24,8 +24,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -189,7 +189,9 @@ class Lease:
     def _is_taken(self) -> bool:
         """Gone; or there, beside that of another who saw it expire: a heartbeat that was late wrote it anew."""
         try:
-            later = [other for other in self.others() if other.exclusive and other.since > self.holder.since]
+            # A look that sweeps would take this very lease away, where its heartbeat is late.
+            found = holders(self._location, among_them=True, sweep=False)
+            later = [other for other in found if other.exclusive and other.since > self.holder.since]
             if any(other.state == "held" for other in later):
                 return True
             return objects.read(self._location, self._name) is None
@@ -237,12 +239,13 @@ class Lease:
             objects.replace(self._location, f"runs/{self.holder.run}/{NOTE}", json.dumps(document).encode(), soon=soon)
 
     def _acquire(self) -> None:
-        deadline = time.monotonic() + _ASK_FOR_S
+        deadline, before = time.monotonic() + _ASK_FOR_S, ""
         while True:
             self._write("asking")
             # Twice: a file that is replaced while a folder is listed can be missing from that listing.
             seen = {other.id: other for other in [*self.others(), *self.others()] if other.exclusive}
             rivals = sorted(seen.values(), key=lambda other: other.id)
+            before = max([before, *(other.since for other in rivals)])
             held = [other for other in rivals if other.state == "held"]
             if held:
                 held = self.living(lambda other: other.exclusive and other.state == "held")
@@ -250,6 +253,7 @@ class Lease:
                     deadline = time.monotonic() + _ASK_FOR_S
                     continue
             if not rivals:
+                self.holder = replace(self.holder, since=_after(before))
                 self._write("held")
                 return
             if held or time.monotonic() > deadline:
@@ -303,6 +307,15 @@ def holders(location: str, *, among_them: bool = False, sweep: bool = True) -> l
         else:
             found.append(holder)
     return sorted(found, key=lambda holder: holder.id)
+
+
+def _after(before: str) -> str:
+    """Now, or where the clock of another host is ahead a second after what it wrote: of two that hold one lease the
+    later has it."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    with suppress(ValueError, TypeError):
+        now = max(now, datetime.fromisoformat(before) + timedelta(seconds=1))
+    return now.isoformat(timespec="seconds")
 
 
 def _parsed(data: bytes) -> Holder | None:

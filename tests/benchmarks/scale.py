@@ -142,6 +142,7 @@ def _measured(given: argparse.Namespace) -> dict[str, Any]:
         "store_mib": round(max(run.store_mib)),
         "all_mib": round(max(run.all_mib)),
         "processes": max(run.processes),
+        "cpu_ms_a_clip": {role: round(1000 * spent / given.clips, 3) for role, spent in run.cpu_s.items()},
         **after,
         "load": [round(load, 1) for load in os.getloadavg()],
         "cpu": conditions.cpu_name(),

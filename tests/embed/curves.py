@@ -53,6 +53,8 @@ class Curves:
     """That of all processes together."""
     processes: list[int] = field(default_factory=list)
     """How many there are."""
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """Role -> CPU seconds of all its processes, those that ended included, up to when they were last seen."""
     store_mib: list[float] = field(default_factory=list)
     """Shared memory of the raylet: the object store."""
     report: dict[str, Any] = field(default_factory=dict)
@@ -94,9 +96,10 @@ def watched(
 def _sampled(archive: Path, driver: subprocess.Popen[bytes], every_s: float, kills: list[str]) -> Curves:
     curves, began = Curves(), time.monotonic()
     sampled: dict[str, list[float]] = defaultdict(list)
+    spent: dict[tuple[int, float], tuple[str, float]] = {}
     try:
         while driver.poll() is None:
-            roles, store, held_mib = _memory(driver.pid)
+            roles, store, held_mib = _memory(driver.pid, spent)
             curves.seconds.append(round(time.monotonic() - began, 2))
             curves.clips.append(_committed(archive))
             curves.store_mib.append(store)
@@ -117,6 +120,8 @@ def _sampled(archive: Path, driver: subprocess.Popen[bytes], every_s: float, kil
     if driver.returncode:
         raise RuntimeError(f"the run ended with {driver.returncode}")
     curves.own_mib = dict(sampled)
+    for role, seconds in spent.values():
+        curves.cpu_s[role] = curves.cpu_s.get(role, 0.0) + seconds
     return curves
 
 
@@ -126,8 +131,9 @@ def _kill(pid: int, role: str) -> None:
     victims[0].kill()
 
 
-def _memory(pid: int) -> tuple[dict[str, float], float, list[float]]:
-    """MiB of the largest process of each role, of the object store, and of every process."""
+def _memory(pid: int, spent: dict[tuple[int, float], tuple[str, float]]) -> tuple[dict[str, float], float, list[float]]:
+    """MiB of the largest process of each role, of the object store, and of every process; its CPU time goes to
+    `spent`."""
     roles: dict[str, float] = defaultdict(float)
     every: list[float] = []
     store = 0.0
@@ -136,6 +142,8 @@ def _memory(pid: int) -> tuple[dict[str, float], float, list[float]]:
         for process in [driver, *driver.children(recursive=True)]:
             with suppress(psutil.Error, OSError, KeyError):
                 role = "driver" if process.pid == pid else _role(process)
+                used = process.cpu_times()
+                spent[process.pid, process.create_time()] = role, used.user + used.system
                 status = dict(
                     line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
                 )

@@ -13,12 +13,11 @@ import ray
 import synthetic
 from archives import rows
 
-from raydist import runtime
 from raydist.embed.embedder import embedded_schema
 from raydist.embed.ledger import Ledger
 from raydist.errors import SourceError
 from raydist.models.registry import describe
-from raydist.runtime import PlacesLostError, bounds
+from raydist.runtime import PlacesLostError, bounds, held
 from raydist.store import commit, outcomes
 
 A_COMMIT = outcomes.LEAST * 6 // 10
@@ -30,7 +29,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setattr(ray, "remote", lambda **_: lambda task: SimpleNamespace(remote=task))
     monkeypatch.setattr(ray, "get", lambda result: result)
     monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (tasks, []))
-    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [True] * len(blocks))
+    monkeypatch.setattr(held, "those_there", lambda blocks, within_s: [True] * len(blocks))
     archive = synthetic.write(tmp_path / "archive", 2 * A_COMMIT)
     return Ledger(str(archive), describe("tiny"), max_failed=0.1)
 
@@ -88,7 +87,7 @@ def test_blocks_that_went_with_a_node_are_pending_again(
     with pytest.raises(PlacesLostError, match="a node went"):
         ledger.commit()
     assert len(cancelled) == 1
-    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [False] * len(blocks))
+    monkeypatch.setattr(held, "those_there", lambda blocks, within_s: [False] * len(blocks))
     ledger.commit(last=True)
     assert ledger.gone == A_COMMIT
     ledger.commit(last=True)  # there is nothing to commit any more
@@ -101,11 +100,16 @@ def test_blocks_that_went_with_a_node_are_pending_again(
 
 
 def test_the_last_commit_of_a_run_keeps_what_is_there(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a block that went with its node nobody is left who makes it again."""
+    """Of a block that went with its node nobody is left who makes it again, and whoever asks for it waits."""
     first, second = blocks(ledger)
     ledger.add(first.slice(0, 100), 100)
     ledger.add(second, len(second))
-    monkeypatch.setattr(runtime, "those_there", lambda blocks, within_s: [len(block) == 100 for block in blocks])
+    looks = iter([[], [], ["done"]])
+    monkeypatch.setattr(ray, "wait", lambda tasks, timeout: (next(looks), []))
+    monkeypatch.setattr(ray, "cancel", lambda task, force: None)
+    answers = iter([[True, True], [True, False]])  # slow at first
+    monkeypatch.setattr(held, "those_there", lambda blocks, within_s: next(answers))
     monkeypatch.setattr(bounds, "_lost", [PlacesLostError("a node went")])
     ledger.commit(last=True)
     assert (ledger.counts()["clips"], ledger.gone) == (100, A_COMMIT)
+    assert (next(looks, None), next(answers, None)) == (None, None)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -131,7 +131,7 @@ def test_a_lease_that_was_lost_says_so(location: str, monkeypatch: pytest.Monkey
 def test_of_two_who_hold_a_lease_the_one_that_was_taken_for_dead_gives_way(location: str) -> None:
     """A heartbeat that was late wrote its lease anew, after another had seen it expire."""
     with Lease(location, "scan", exclusive=True) as first:
-        first.holder = replace(first.holder, since="2026-01-01T00:00:00+00:00")
+        first.holder = replace(first.holder, since="2000-01-01T00:00:00+00:00")
         age(location, 2 * lease.EXPIRES_S)
         with Lease(location, "scan", exclusive=True) as second:
             first._write("held")
@@ -139,6 +139,29 @@ def test_of_two_who_hold_a_lease_the_one_that_was_taken_for_dead_gives_way(locat
             second.check()
             with pytest.raises(StoreError, match="stood still for more than 60 s and lost its place"):
                 first.check()
+
+
+def test_a_scan_whose_heartbeat_is_late_keeps_a_lease_that_nobody_took(location: str) -> None:
+    with Lease(location, "scan", exclusive=True) as own:
+        age(location, 2 * lease.EXPIRES_S)
+        with Lease(location, "embed"):  # its heartbeat is of now, by which ages are told
+            own._write("held")
+            path = Path(location) / lease.FOLDER / f"{own.holder.id}.json"
+            os.utime(path, (time.time() - 2 * lease.EXPIRES_S,) * 2)
+            own.check()
+            assert path.exists()
+
+
+def test_who_takes_a_lease_is_later_than_whom_it_saw_whatever_their_clocks_say(location: str) -> None:
+    with Lease(location, "scan", exclusive=True) as first:
+        document = {**asdict(first.holder), "id": "far", "machine": "far", "since": "2999-01-01T00:00:00+00:00"}
+    far = Path(location) / lease.FOLDER / "far.json"
+    far.write_text(json.dumps({**document, "state": "asking"}))
+    gone = threading.Timer(1.0, far.unlink)
+    gone.start()
+    with Lease(location, "scan", exclusive=True) as second:
+        assert second.holder.since == "2999-01-01T00:00:01+00:00"
+    gone.join()
 
 
 def test_of_many_who_ask_at_once_one_holds_at_a_time(location: str) -> None:
