@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -80,6 +81,7 @@ def _books(clips: int) -> dict[str, Any]:
         joined_s, joined_cpu_s, joined_peak_mib = time.monotonic() - began, time.process_time() - spent, _peak_mib()
         manifest = Manifest(Path(place) / "manifest").write(graph._manifest(str(archive), ledger))
         planned_s = time.monotonic() - began
+        command_s = _command_s(archive)
     return {
         "bench": "scale",
         "clips": clips,
@@ -87,6 +89,7 @@ def _books(clips: int) -> dict[str, Any]:
         "units": manifest.rows,
         "status_s": status_s,
         "status_cpu_s": round(status_cpu_s, 2),
+        "status_command_s": command_s,
         "status_peak_mib": status_peak_mib,
         "anti_join_s": round(joined_s, 2),
         "anti_join_cpu_s": round(joined_cpu_s, 2),
@@ -119,6 +122,14 @@ def _status(archive: Path) -> tuple[dict[str, int], list[float]]:
         times.append(round(time.monotonic() - began, 2))
     (counts,) = books["embeddings"].values()
     return counts, times
+
+
+def _command_s(archive: Path) -> float:
+    """What the command takes, its start included."""
+    began = time.monotonic()
+    command = [str(Path(sys.executable).with_name("raydist")), "status", "--archive", str(archive)]
+    subprocess.run(command, check=True, capture_output=True)
+    return round(time.monotonic() - began, 2)
 
 
 def _measured(given: argparse.Namespace) -> dict[str, Any]:
@@ -179,6 +190,7 @@ def _level(run: curves.Curves, role: str) -> list[float]:
 def _after(archive: Path) -> dict[str, Any]:
     """`status`, and what a run that begins again plans: with nothing left, and with an eighth of the clips left."""
     counts, status_s = _status(archive)
+    command_s = _command_s(archive)
     info = describe("tiny")
     began = time.monotonic()
     Ledger(str(archive), info)
@@ -191,6 +203,7 @@ def _after(archive: Path) -> dict[str, Any]:
     return {
         "books": counts,
         "status_s": status_s,
+        "status_command_s": command_s,
         "plan_s": round(planned_s, 2),
         "plan_of_an_eighth_s": round(time.monotonic() - began, 2),
     }
