@@ -55,7 +55,7 @@ def create(location: str, name: str, data: bytes) -> bool:
             return False
         return True
 
-    return _asked(location, put)
+    return _asked(location, put, insist=True)
 
 
 def replace(location: str, name: str, data: bytes | Path, *, soon: bool = False) -> str:
@@ -217,7 +217,8 @@ def _asked(location: str, call: Callable[[Any], T], *, soon: bool = False, insis
                 raise  # of this machine's disk
             number += 1
             is_away = credentials.is_away(str(error))
-            # The client tries requests again, but not where the answer to a listing or a deletion breaks off.
+            # The client tries requests again, but not where the answer to a listing or a deletion breaks off, nor what
+            # may not be done twice for all it knows: an object that must not exist, a deletion of many.
             if number == _BROKEN_OFF or not ("body error" in str(error) or (insist and is_away)):
                 wrong = AwayError if is_away else StoreError
                 # No cause: Ray and --debug write causes to logs, and this one holds what the server answered.

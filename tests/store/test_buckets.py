@@ -105,6 +105,15 @@ def test_many_files_go_although_the_first_tries_fail(bucket: str, s3: Loopback, 
     assert objects.entries(bucket, "a") == []
 
 
+@pytest.mark.parametrize(("kind", "status"), [("reset", 0), ("status", 503), ("half", 0)])
+def test_a_file_is_created_although_the_first_tries_fail(bucket: str, s3: Loopback, kind: str, status: int) -> None:
+    s3.fail(kind, 2, status=status, where=lambda asked: asked.headers.get("if-none-match") == "*")
+    objects.create(bucket, "a/x", b"first")
+    assert objects.read(bucket, "a/x") == b"first"
+    assert not objects.create(bucket, "a/x", b"second")
+    assert objects.read(bucket, "a/x") == b"first"
+
+
 def test_files_and_rows_are_right_while_a_fifth_of_all_requests_fails(bucket: str, s3: Loopback) -> None:
     met = fail_often(s3, 0.2)
     for number in range(5):
