@@ -36,6 +36,8 @@ from raydist.embed.embedder import Embedder  # noqa: E402
 from raydist.runtime import bounds, held  # noqa: E402
 from raydist.sections import Ray  # noqa: E402
 
+ray._private.utils.set_sigterm_handler = lambda _: None  # nodes come from a thread here, which may set none
+
 BALLAST = "." * 60_000
 
 
